@@ -1,0 +1,625 @@
+"""`GearmanAdminClient`: look into one server and manage its functions and jobs."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+from typing_extensions import Self
+
+from .errors import (
+    ClientClosed,
+    ConnectionLost,
+    ForkedProcess,
+    GearmanError,
+    InvalidAdminClientState,
+    ProtocolError,
+    ServerError,
+    ServerUnavailable,
+)
+from .events import ConnectionFailed, Counters, Event
+from .options import ClientOptions, ServerAddress, parse_servers
+from .promise import Promise
+from .protocol.admin import AdminSession
+from .protocol.commands import Command
+from .protocol.packets import Packet, pack
+from .protocol.session import ERROR, REPLY, Entry
+from .protocol.session import Event as SessionEvent
+from .protocol.text import (
+    TEXT_COMMANDS,
+    JobRow,
+    PriorityStatusRow,
+    StatusRow,
+    UniqueJobRow,
+    WorkerRow,
+    pack_text_command,
+    split_text_command,
+)
+from .transport import lifecycle
+from .transport.connection import Connection, LostEntries, set_main_thread
+from .transport.io_thread import IOThread
+from .transport.pool import Pool, Query
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import ClientOptionsDict
+
+__all__ = [
+    "DEFAULT_ADMIN_CLIENT_TIMEOUT",
+    "ECHO_STRING",
+    "AdminCommandHandler",
+    "GearmanAdminClient",
+    "JobRow",
+    "PriorityStatusRow",
+    "StatusRow",
+    "UniqueJobRow",
+    "WorkerRow",
+]
+
+#: What `GearmanAdminClient.ping_server` sends.
+ECHO_STRING = "ping? pong!"
+
+#: Seconds that a call waits for the server's answer, unless told otherwise.
+DEFAULT_ADMIN_CLIENT_TIMEOUT = 10.0
+
+#: gearmand reads a queue's size into 32 bits, whatever is left of it then.
+_MAX_SIZE = 2**31 - 1
+
+#: Seconds before the second attempt to connect, and the longest pause between two. A person waits for the end of it.
+_BACKOFF = (0.1, 1.0)
+
+#: How long `GearmanAdminClient.close` and the interpreter's end wait for the I/O thread, in seconds.
+_STOP_TIMEOUT = 1.0
+
+_CLOSED = "the admin client is closed; make a new one"
+
+_FENCE = b"gearman_pool fence"
+
+
+class GearmanAdminClient:
+    """A client for the administrative commands of one Gearman server.
+
+    Creating one does no I/O: its background thread and its connection start with the first use. All methods may be
+    called from any thread, and each blocks until the server has answered. A lost connection is replaced. After a fork
+    the child gets a connection of its own.
+
+    Args:
+        host_list: The server: a list of one ``"host"``, ``"host:port"``, ``(host, port)`` or python-gearman's TLS dict,
+            or such text or a DSN (``"gearman://host:4730"``, ``gearmans://`` for TLS) by itself.
+        poll_timeout: Seconds that a call waits for the server's answer; for ever if None.
+        options: See `ClientOptions`; each may also stand in the DSN, and what is given here wins. Those about jobs play
+            no part. ``reconnect_backoff`` is ``(0.1, 1.0)`` unless told otherwise: a call in such a pause waits for
+            its end.
+
+    Raises:
+        ValueError, TypeError: not exactly one server is given, or it or an option is not usable.
+
+    All methods that ask the server raise:
+        ServerUnavailable: no connection could be had.
+        InvalidAdminClientState: no answer within ``poll_timeout``. The connection is then replaced.
+        ServerError: the server refused the command; ``code`` and ``text`` say why.
+        ConnectionLost: the connection was lost before the answer came. Whether the command was obeyed is not known.
+        ProtocolError: the answer is none that gearmand gives to this command.
+        ClientClosed: the client is closed.
+
+    Example::
+
+        with GearmanAdminClient(["localhost:4730"]) as admin:
+            for row in admin.get_status():
+                print(row["task"], row["queued"], row["running"], row["workers"])
+    """
+
+    def __init__(
+        self,
+        host_list: str | bytes | Iterable[Any] | None = None,
+        poll_timeout: float | None = DEFAULT_ADMIN_CLIENT_TIMEOUT,
+        **options: Unpack[ClientOptionsDict],
+    ) -> None:
+        self._closed = True  # until all is in place, for __del__
+        addresses, dsn_options = parse_servers(host_list)
+        if len(addresses) != 1:
+            raise ValueError(
+                f"an admin client talks with exactly one server, and {len(addresses)} are given: make one each"
+            )
+        merged = ClientOptions.merge({"reconnect_backoff": _BACKOFF, **dsn_options}, options)
+        self.options = replace(merged, connections_per_server=1)
+        self.poll_timeout = _checked_timeout(poll_timeout)
+        context = self.options.ssl_context
+        self._address = addresses[0].with_ssl(context) if context is not None else addresses[0]
+        self._handlers = threading.local()
+        self._engine = _Engine(self._address, self.options)
+        self._closed = False
+        lifecycle.register(self)
+
+    # ---- the connection --------------------------------------------------------------------------------------------
+
+    def establish_admin_connection(self) -> None:
+        """Connect, unless there is a connection. All other methods do so by themselves."""
+        if not self._engine.pool.available:
+            self._echo(ECHO_STRING)
+
+    def ping_server(self) -> float:
+        """Return how long an echo takes, to the server and back, in seconds; time to connect is not counted."""
+        self.establish_admin_connection()
+        started = monotonic()
+        answer = self._echo(ECHO_STRING)
+        if answer != ECHO_STRING:
+            raise InvalidAdminClientState(
+                f"{self._address} echoed {answer!r}, not {ECHO_STRING!r}", server=str(self._address)
+            )
+        return monotonic() - started
+
+    def close(self) -> None:
+        """End the connection and the thread. Calls that wait in other threads raise `ClientClosed`.
+
+        May be called again, and by several threads.
+        """
+        self._closed = True
+        self._engine.close()
+
+    def shutdown(self) -> None:
+        """python-gearman's name for `close`; the command for the server is `send_shutdown`."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._closed and self._engine.io.running:
+            self._closed = True
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+            self._engine.stop()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else self._engine.pool.servers[0].state.value
+        return f"<{type(self).__name__} {self._address} {state}>"
+
+    # ---- looking ---------------------------------------------------------------------------------------------------
+
+    def get_status(self) -> tuple[StatusRow, ...]:
+        """Return all functions that the server knows, with their jobs and workers: see `StatusRow`."""
+        return cast("tuple[StatusRow, ...]", self._ask("status"))
+
+    def get_priority_status(self) -> tuple[PriorityStatusRow, ...]:
+        """Return all functions that the server knows, with their waiting jobs by priority: see `PriorityStatusRow`."""
+        return cast("tuple[PriorityStatusRow, ...]", self._ask("prioritystatus"))
+
+    def get_workers(self) -> tuple[WorkerRow, ...]:
+        """Return all connections to the server, this one included, and what they work on: see `WorkerRow`."""
+        return cast("tuple[WorkerRow, ...]", self._ask("workers"))
+
+    def get_jobs(self) -> tuple[JobRow, ...]:
+        """Return all unfinished jobs: see `JobRow`, whose columns python-gearman called by other names."""
+        return cast("tuple[JobRow, ...]", self._ask("show jobs"))
+
+    def get_unique_jobs(self) -> tuple[UniqueJobRow, ...]:
+        """Return the uniques of all unfinished jobs: see `UniqueJobRow`."""
+        return cast("tuple[UniqueJobRow, ...]", self._ask("show unique jobs"))
+
+    def get_version(self) -> str:
+        """Return the server's version, such as ``"1.1.20"``."""
+        return cast("str", self._ask("version"))
+
+    def get_verbose(self) -> str:
+        """Return the level of the server's log, such as ``"ERROR"``."""
+        return cast("str", self._ask("verbose"))
+
+    def get_pid(self) -> str:
+        """Return the number of the server's process, as text (as python-gearman does)."""
+        return cast("str", self._ask("getpid"))
+
+    # ---- changing --------------------------------------------------------------------------------------------------
+
+    def send_maxqueue(self, task: str | bytes, max_size: int | Sequence[int] | None) -> str:
+        """Limit how many jobs of a task the server holds, running ones included; further ones get `QueueFull`.
+
+        The server forgets the limit with the function, and takes no notice of it for a function that it does not know
+        yet: see `create_function`.
+
+        Args:
+            task: The task's name.
+            max_size: One size for all priorities, or a sequence of sizes for high, normal and low (those left out have
+                no limit). 0 or less means no limit, and so does None.
+
+        Returns:
+            ``"OK"``.
+
+        Raises:
+            ValueError, TypeError: an argument is not usable; nothing was sent.
+
+        Example::
+
+            admin.send_maxqueue("resize", 1000)
+            admin.send_maxqueue("resize", (1000, 100, 10))
+        """
+        return cast("str", self._ask("maxqueue", task, *_sizes(max_size)))
+
+    def cancel_job(self, handle: str | bytes) -> str:
+        """Have the server drop a waiting job. Its client is told that it failed; one that runs is not stopped.
+
+        Returns:
+            ``"OK"``.
+
+        Raises:
+            ServerError: the server has no job of this handle (``UNKNOWN_JOB``).
+            ValueError, TypeError: it cannot be a handle; nothing was sent.
+        """
+        return cast("str", self._ask("cancel job", handle))
+
+    def create_function(self, task: str | bytes) -> str:
+        """Make a function known to the server before the first worker or job is.
+
+        Returns:
+            ``"OK"``, also if the function was known.
+
+        Raises:
+            ValueError, TypeError: it cannot be a task's name here; nothing was sent.
+        """
+        return cast("str", self._ask("create function", task))
+
+    def drop_function(self, task: str | bytes) -> str:
+        """Have the server forget a function without workers.
+
+        Jobs that still wait for it are left behind: they never run, and jobs of the same unique still join them.
+
+        Returns:
+            ``"OK"``.
+
+        Raises:
+            ServerError: there is no such function, or it has workers.
+            ValueError, TypeError: it cannot be a task's name here; nothing was sent.
+        """
+        return cast("str", self._ask("drop function", task))
+
+    def send_shutdown(self, graceful: bool = True) -> None:
+        """Ask the server to end itself. gearmand no longer has this command.
+
+        Args:
+            graceful: Let it finish the jobs it has.
+
+        Raises:
+            ServerError: the server has no such command; send its process a signal.
+        """
+        try:
+            self._ask("shutdown", *(["graceful"] if graceful else []))
+        except ServerError as error:
+            message = (
+                f"{self._address} has no command to shut it down ({error.code}: {error.text}); send the process of "
+                "get_pid() a signal: SIGUSR1 lets gearmand finish its jobs first, SIGTERM ends it at once"
+            )
+            refusal = ServerError(message, code=error.code, text=error.text, server=error.server)
+            raise refusal from error
+
+    # ---- python-gearman's way in two steps -------------------------------------------------------------------------
+
+    @property
+    def current_handler(self) -> AdminCommandHandler:
+        """What sends commands without waiting for the answer; each thread has its own."""
+        handler: AdminCommandHandler | None = getattr(self._handlers, "current", None)
+        if handler is None:
+            handler = self._handlers.current = AdminCommandHandler(self)
+        return handler
+
+    def wait_until_server_responds(self, expected_type: str | int) -> Any:
+        """Return the answer to what this thread sent by `current_handler`, the oldest first.
+
+        Args:
+            expected_type: The name of the text command, or the number of ECHO_REQ.
+
+        Raises:
+            InvalidAdminClientState: this thread has sent nothing that is unanswered, or the answer is to something
+                else.
+
+        Example::
+
+            admin.current_handler.send_text_command("status")
+            rows = admin.wait_until_server_responds("status")
+        """
+        kind, value = self.current_handler.pop_response(wait=True)
+        if kind != expected_type:
+            raise InvalidAdminClientState(f"the oldest answer is to {kind!r}, not to {expected_type!r}")
+        return value
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _ask(self, name: str, *arguments: str | bytes) -> Any:
+        return self._wait(self._send_text(name, *arguments))
+
+    def _echo(self, text: str) -> str:
+        return cast("str", self._wait(self._send_echo(text)))
+
+    def _send_text(self, name: str, *arguments: str | bytes) -> _Answer:
+        packet = pack_text_command(name, *arguments)
+        return self._send(_Answer(str(self._address), name, TEXT_COMMANDS[name].answer, packet))
+
+    def _send_echo(self, text: str) -> _Answer:
+        packet = pack(Command.ECHO_REQ, text.encode())
+        return self._send(_Answer(str(self._address), Command.ECHO_REQ, Command.ECHO_RES, packet))
+
+    def _send(self, answer: _Answer) -> _Answer:
+        if self._closed:
+            raise ClientClosed(_CLOSED, server=str(self._address))
+        self._engine.send(answer)
+        return answer
+
+    def _wait(self, answer: _Answer) -> Any:
+        timeout = self.poll_timeout
+        try:
+            value = answer.promise.wait(timeout)
+        except TimeoutError as error:
+            if answer.promise.done:
+                raise  # it is the outcome: a connection's time-out
+            self._engine.give_up(answer)
+            text = f"{self._address} did not answer {_label(answer.kind)} within poll_timeout ({timeout:g} s)"
+            raise InvalidAdminClientState(text, server=str(self._address), maybe_sent=True, retryable=True) from error
+        if isinstance(answer.kind, str):
+            return TEXT_COMMANDS[answer.kind].parse(value)
+        return value[0].decode("utf-8", "replace")
+
+    def after_fork_in_child(self) -> None:
+        """In the child of a fork: leave the parent's connection behind, and start anew with the next use."""
+        set_main_thread()
+        self._engine.after_fork_in_child()
+        self._engine = _Engine(self._address, self.options)
+
+    def at_exit(self) -> None:
+        """At the interpreter's end: stop."""
+        self.close()
+
+
+class AdminCommandHandler:
+    """Sends commands of one thread without waiting for their answers, for code that was written for python-gearman."""
+
+    def __init__(self, client: GearmanAdminClient) -> None:
+        self._client = client
+        self._answers: deque[_Answer] = deque()
+
+    @property
+    def response_ready(self) -> bool:
+        """Whether the oldest answer has come."""
+        return bool(self._answers) and self._answers[0].promise.done
+
+    def send_text_command(self, command_line: str) -> None:
+        """Send a text command, such as ``"maxqueue resize 10"``.
+
+        Raises:
+            ProtocolError: it is no administrative command.
+            ValueError: its arguments are not usable.
+        """
+        try:
+            name, arguments = split_text_command(command_line)
+        except ValueError as error:
+            raise ProtocolError(str(error)) from None
+        self._answers.append(self._client._send_text(name, *arguments))
+
+    def send_echo_request(self, echo_string: str) -> None:
+        """Send an ECHO_REQ."""
+        self._answers.append(self._client._send_echo(echo_string))
+
+    def pop_response(self, wait: bool = False) -> tuple[str | int, Any]:
+        """Return the oldest command that was sent (its name, or the number of ECHO_REQ) and its answer.
+
+        Args:
+            wait: Wait for it, within the client's ``poll_timeout``.
+
+        Raises:
+            InvalidAdminClientState: nothing was sent, or the answer has not come.
+        """
+        if not self._answers:
+            raise InvalidAdminClientState("no command was sent that is unanswered")
+        if not wait and not self.response_ready:
+            raise InvalidAdminClientState("the answer has not come yet")
+        answer = self._answers.popleft()
+        return answer.kind, self._client._wait(answer)
+
+
+class _Answer(Query):
+    """A command, and the promise of its answer."""
+
+    def __init__(self, server: str, kind: str | int, reply: int, packet: Packet) -> None:
+        self.server = server
+        self.kind = kind
+        self.reply = reply
+        self.packet = packet
+        self.promise = Promise()
+
+    def answered(self, connection: Connection, value: Any) -> None:
+        self.promise.set(value)
+
+    def refused(self, connection: Connection, code: str, text: str) -> None:
+        why = f"{code} ({text})" if text else code
+        message = f"{self.server} refused {_label(self.kind)}: {why}"
+        self.promise.fail(ServerError(message, code=code, text=text, server=self.server))
+
+    def lost(self, error: GearmanError) -> None:
+        # One error may be that of several answers, and each may be raised in another thread.
+        if isinstance(error, ProtocolError):
+            what = f"{self.server} did not answer {_label(self.kind)} as gearmand does"
+            text = f"{what} ({error}); it may not know the command"
+            mine: GearmanError = ProtocolError(text, server=self.server, maybe_sent=True)
+        else:
+            mine = copy.copy(error)
+        mine.__cause__ = error.__cause__
+        self.promise.fail(mine)
+
+
+class _Engine:
+    """One process's half of an admin client: the thread, the pool of one connection, and the commands that wait for it.
+
+    `send`, `give_up`, `stop` and `close` may be called from any thread and take no lock; the rest runs on the I/O
+    thread.
+
+    Unlike jobs, commands do not wait out a server that is down: the next failed attempt to connect ends them.
+    """
+
+    def __init__(self, address: ServerAddress, options: ClientOptions) -> None:
+        name = f"gearman_pool-admin-{options.name}" if options.name else "gearman_pool-admin"
+        self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
+        new_session = partial(AdminSession, options.max_packet_size)
+        self.pool = Pool(self.io, (address,), options, new_session, self, Counters())
+        self._waiting: deque[_Answer] = deque()
+
+    # ---- any thread ------------------------------------------------------------------------------------------------
+
+    def send(self, answer: _Answer) -> None:
+        """Send a command as soon as there is a connection."""
+        try:
+            self.io.ensure_running()
+        except RuntimeError as error:
+            raise ClientClosed("the interpreter is shutting down; no thread can be started") from error
+        self.io.post(partial(self._send, answer))
+        if self.pool.closing:
+            # It ended between the look above and now, and perhaps nobody will see this one.
+            answer.lost(ClientClosed(_CLOSED))
+
+    def give_up(self, answer: _Answer) -> None:
+        """Nobody waits for this answer any more."""
+        self.io.post(partial(self._give_up, answer))
+
+    def stop(self) -> None:
+        """Have the thread end."""
+        self.io.post(self.io.stop)
+
+    def close(self) -> None:
+        """Have the thread end, and wait for that."""
+        self.stop()
+        self.io.wait_stopped(_STOP_TIMEOUT)
+        if not self.io.running:
+            self._on_stop()
+
+    def after_fork_in_child(self) -> None:
+        """In the child of a fork: close what was inherited. Whoever waited was a thread of the parent."""
+        error = ForkedProcess("the command was sent by the parent process, which gets the answer")
+        for lost in self.pool.close_after_fork():
+            _fail((entry[2] for entry in (*lost.unsent, *lost.unanswered)), error)
+        self._fail_waiting(error)
+
+    # ---- the I/O thread --------------------------------------------------------------------------------------------
+
+    def _send(self, answer: _Answer) -> None:
+        connection = self.pool.choose(None)
+        if self.pool.closing:
+            answer.lost(ClientClosed(_CLOSED))
+        elif connection is None:
+            self._waiting.append(answer)
+        else:
+            connection.submit((answer.packet, answer.reply, answer))
+            # Some servers do not answer commands that they do not know. The next command's answer must not be taken for
+            # the missing one: an ECHO_RES cannot be taken for any text, and tells so at once.
+            connection.submit((pack(Command.ECHO_REQ, _FENCE), Command.ECHO_RES, None))
+
+    def _give_up(self, answer: _Answer) -> None:
+        if answer in self._waiting:
+            self._waiting.remove(answer)
+            return
+        for connection in self.pool.connections:
+            if any(entry[2] is answer for entry in (*connection.queue, *connection.session.order)):
+                text = (
+                    f"{answer.server}: {_label(answer.kind)} was not answered in time; the order of answers is in doubt"
+                )
+                connection.lose(ConnectionLost(text, server=answer.server))
+
+    def _turn(self) -> bool:
+        self.pool.turn()
+        if self._waiting and self.pool.available:
+            waiting, self._waiting = self._waiting, deque()
+            for answer in waiting:
+                self._send(answer)
+        return False
+
+    def _has_work(self) -> bool:
+        return self.pool.has_work()
+
+    def _on_loop_error(self, error: BaseException) -> None:
+        text = f"an unexpected error in the admin client's I/O thread: {error!r}; please report it"
+        for connection in self.pool.connections:
+            connection.lose(GearmanError(text))
+        self._fail_waiting(GearmanError(text))
+
+    def _on_stop(self) -> None:
+        self.pool.close(ClientClosed(_CLOSED))
+        self.io.run_leftovers()
+        self._fail_waiting(ClientClosed(_CLOSED))
+
+    def _fail_waiting(self, error: GearmanError) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        _fail(waiting, error)
+
+    # ---- what the pool tells ---------------------------------------------------------------------------------------
+
+    def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
+        """See `Handler.on_events`."""
+        for kind, token, value in events:
+            if token is None:
+                continue
+            if kind == REPLY:
+                token.answered(connection, value)
+            elif kind == ERROR:
+                token.refused(connection, *value)
+
+    def on_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
+        """See `Handler.on_lost`. What has not left is sent on the next connection."""
+        sent = [entry[2] for entry in entries.unanswered]
+        _fail(sent, error)
+        for _, _, token in entries.unsent:
+            if isinstance(token, _Answer) and not any(token is other for other in sent):
+                self._send(token)
+
+    def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
+        """See `Handler.on_unroutable`."""
+        _fail([entry[2]], error)
+
+    def emit(self, event: Event) -> None:
+        """See `Handler.emit`. A failed attempt to connect is the answer to all that wait for a connection."""
+        if isinstance(event, ConnectionFailed):
+            server = str(event.server)
+            message = f"cannot reach the server: {event.error}"
+            error = ServerUnavailable(message, servers={server: event.error}, server=server)
+            error.__cause__ = self.pool.servers[0].last_error
+            self._fail_waiting(error)
+
+
+def _fail(tokens: Iterable[Any], error: GearmanError) -> None:
+    for token in tokens:
+        if isinstance(token, Query):
+            token.lost(error)
+
+
+def _label(kind: str | int) -> str:
+    return repr(kind) if isinstance(kind, str) else "an ECHO_REQ"
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"poll_timeout is {timeout!r}; it must be a number of seconds, or None")
+    if not timeout > 0 or math.isinf(timeout):
+        raise ValueError(f"poll_timeout is {timeout!r}; it must be a finite number of seconds above 0, or None")
+    return timeout
+
+
+def _sizes(max_size: int | Sequence[int] | None) -> list[str]:
+    if max_size is None:
+        return []
+    sizes = [max_size] if isinstance(max_size, int) else list(max_size)
+    if not 1 <= len(sizes) <= 3:
+        raise ValueError(f"max_size is {max_size!r}; it must be one size, or one to three of them (high, normal, low)")
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"max_size is {max_size!r}; sizes must be whole numbers")
+        if not -_MAX_SIZE <= size <= _MAX_SIZE:
+            raise ValueError(f"max_size is {max_size!r}; the server takes sizes up to {_MAX_SIZE}")
+    return [str(size) for size in sizes]

@@ -1,0 +1,634 @@
+"""`GearmanClient`: one for all threads of a process, every job a future."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
+
+from .constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN, PRIORITY_NONE
+from .dispatch import Dispatcher
+from .encoders import BytesEncoder, NoopEncoder, encode_payload
+from .errors import GearmanError, InvalidClientState
+from .events import ClientStats, ServerInfo
+from .future import JobFuture
+from .job import GearmanJob, GearmanJobRequest, JobReference, JobStatus
+from .options import ClientOptions, ServerAddress, encode_task, encode_unique, parse_server, parse_servers, servers_from_env
+from .promise import Promise
+from .protocol.client import number
+from .protocol.commands import Command, submit_command
+from .protocol.packets import pack
+from .python_gearman import GearmanConnection, PythonGearmanClient
+from .transport import lifecycle
+from .transport.connection import Connection, set_main_thread
+from .transport.policies import STICKY
+from .transport.pool import Query, Server
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import ClientOptionsDict
+
+__all__ = [
+    "JOB_COMPLETE",
+    "JOB_CREATED",
+    "JOB_FAILED",
+    "JOB_PENDING",
+    "JOB_UNKNOWN",
+    "RANDOM_UNIQUE_BYTES",
+    "GearmanClient",
+]
+
+#: How many random bytes a generated unique is made of, unless told otherwise.
+RANDOM_UNIQUE_BYTES = 16
+
+#: gearmand never answers a GET_STATUS for a longer handle, and a reply that never comes spoils the connection.
+_MAX_HANDLE = 63
+
+#: Encoded task names are kept for this many tasks.
+_TASK_CACHE = 1000
+
+_ECHO = b"gearman_pool ping"
+
+
+class GearmanClient(PythonGearmanClient):
+    """A client for Gearman job servers, to be shared by all threads of a process.
+
+    Creating one does no I/O: its background thread and its connections start with the first use, in the process that uses
+    it first or after a fork. All methods may be called from any thread.
+
+    Args:
+        host_list: The servers: a list of ``"host"``, ``"host:port"``, ``(host, port)`` or python-gearman's TLS dicts; or a
+            DSN such as ``"gearman://h1:4730,h2/?policy=failover"`` (``gearmans://`` for TLS).
+        random_unique_bytes: Random bytes in a generated unique, 8 to 31.
+        options: See `ClientOptions`; each may also stand in the DSN, and what is given here wins.
+
+    Raises:
+        ValueError, TypeError: a server or an option is not usable; the text says which and why.
+
+    Example::
+
+        client = GearmanClient(["10.0.0.1:4730", "10.0.0.2"], policy="failover")
+        future = client.submit("resize", image, timeout=30)
+        thumbnail = future.result(timeout=5)
+    """
+
+    #: How payloads become bytes and results become objects, unless the option ``data_encoder`` says otherwise.
+    data_encoder: Any = BytesEncoder
+    job_class: type[GearmanJob] = GearmanJob
+    job_request_class: type[GearmanJobRequest] = GearmanJobRequest
+
+    def __init__(
+        self,
+        host_list: str | bytes | Iterable[Any] | None = None,
+        random_unique_bytes: int = RANDOM_UNIQUE_BYTES,
+        **options: Unpack[ClientOptionsDict],
+    ) -> None:
+        self._closed = True  # until all is in place, for __del__
+        addresses, dsn_options = parse_servers(host_list)
+        self._setup(addresses, ClientOptions.merge(dsn_options, options), random_unique_bytes)
+
+    def _setup(self, addresses: tuple[ServerAddress, ...], options: ClientOptions, random_unique_bytes: int) -> None:
+        if not isinstance(random_unique_bytes, int) or not 8 <= random_unique_bytes <= 31:
+            raise ValueError(f"random_unique_bytes is {random_unique_bytes!r}; it must be a whole number from 8 to 31")
+        self.log = logging.getLogger("gearman_pool.client")
+        self.random_unique_bytes = random_unique_bytes
+        self.options = options
+        if options.data_encoder is not None:
+            self.data_encoder = options.data_encoder
+        context = options.ssl_context
+        if context is not None:
+            addresses = tuple(address.with_ssl(context) for address in addresses)
+        self._plain = _is_plain(self.data_encoder)
+        self._decode: Callable[[Any], Any] | None = None if self._plain else self.data_encoder.decode
+        self._tasks: dict[Any, bytes] = {}
+        self._warned_of_unique = False
+        self._connections: dict[ServerAddress, GearmanConnection] = {}
+        self._dispatcher = self._new_dispatcher(addresses)
+        self._closed = False
+        lifecycle.register(self)
+
+    def _new_dispatcher(self, addresses: tuple[ServerAddress, ...]) -> Dispatcher:
+        # No reference back to the client: one that nobody refers to any more must go, though its thread still runs.
+        connections = self._connections
+        return Dispatcher(addresses, self.options, partial(_connection_for, connections), self._decode, self.random_unique_bytes)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Unpack[ClientOptionsDict]) -> Self:
+        """Make a client for the servers in ``GEARMAN_SERVERS``, libgearman's variable (comma-separated).
+
+        ``GEARMAND_CA_CERTIFICATE``, ``GEARMAN_CLIENT_PEM`` and ``GEARMAN_CLIENT_KEY`` turn TLS on, as they do there.
+
+        Raises:
+            ValueError: ``GEARMAN_SERVERS`` is missing or not usable.
+        """
+        addresses, _ = servers_from_env(environ)
+        return cls(addresses, **options)
+
+    # ---- submitting ------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        task: str | bytes,
+        data: Any = b"",
+        *,
+        unique: str | bytes | None = None,
+        priority: str | None = PRIORITY_NONE,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        on_status: Callable[[int, int], object] | None = None,
+        on_data: Callable[[Any], object] | None = None,
+        on_warning: Callable[[Any], object] | None = None,
+    ) -> JobFuture:
+        """Submit a job and return its future at once.
+
+        Blocks only while ``max_in_flight`` or ``max_outbound_bytes`` is used up, for ``submit_timeout`` at the most.
+
+        Args:
+            task: The task's name.
+            data: The payload, for the encoder.
+            unique: A name for the job, at most 63 bytes: a job of the same task and unique that is already queued or
+                running at the server is joined. Made up if None.
+            priority: ``PRIORITY_NONE``, ``PRIORITY_LOW`` or ``PRIORITY_HIGH``.
+            timeout: After this many seconds the job ends here with `JobTimeout`. No limit if None.
+            max_retries: How often the job is sent again when its connection is lost: it may then run twice. The client's
+                ``max_retries`` if None.
+            on_status: Called with numerator and denominator on a callback thread.
+            on_data: Called with each piece of data, decoded, on a callback thread; it is then kept nowhere else.
+            on_warning: Called with each warning, likewise.
+
+        Raises:
+            ValueError, TypeError: an argument is not usable.
+            EncodeError: the encoder does not take ``data``.
+            ClientSaturated: the budget was used up for ``submit_timeout``.
+            ClientClosed: the client is closed.
+
+        Example::
+
+            future = client.submit("resize", image, timeout=30, on_status=lambda n, d: print(n, "of", d))
+        """
+        future = self._new_future(task, data, unique, priority, False, max_retries)
+        if on_status is not None or on_data is not None or on_warning is not None:
+            callbacks = {"status": on_status, "data": on_data, "warning": on_warning}
+            future._on_update = {name: callback for name, callback in callbacks.items() if callback is not None}
+        if timeout is not None:
+            _check_timeout(timeout)
+        self._send(future, timeout)
+        return future
+
+    def submit_background(
+        self,
+        task: str | bytes,
+        data: Any = b"",
+        *,
+        unique: str | bytes | None = None,
+        priority: str | None = PRIORITY_NONE,
+        at: datetime | float | None = None,
+        max_retries: int | None = None,
+    ) -> JobFuture:
+        """Submit a job whose result nobody waits for; the future resolves to a `JobReference` once the server has it.
+
+        Args:
+            at: Not before then: an aware datetime, or seconds since the epoch. Rounded up to a whole second. gearmand
+                gives such jobs normal priority, and before 2.0 it does not wake sleeping workers when they are due.
+
+        The other arguments, blocking and errors are those of `submit`.
+
+        Example::
+
+            reference = client.submit_background("mail", message, at=time.time() + 3600).result(timeout=5)
+        """
+        epoch = None
+        if at is not None:
+            epoch = _epoch(at)
+            if priority is not PRIORITY_NONE:
+                raise ValueError("a job with at= cannot have a priority: the server gives it the normal one")
+        future = self._new_future(task, data, unique, priority, True, max_retries)
+        future._epoch = epoch
+        self._send(future, None)
+        return future
+
+    def map(
+        self, task: str | bytes, iterable: Iterable[Any], *, window: int = 1000, timeout: float | None = None
+    ) -> Iterator[Any]:
+        """Submit a job for each item and yield the results in the items' order.
+
+        The first ``window`` jobs are submitted at once, each further one when a result is taken: an endless iterable works.
+
+        Args:
+            window: How many jobs may be in flight, at most; never more than ``max_in_flight``.
+            timeout: How long results may take in all, in seconds from this call; no limit if None.
+
+        Raises:
+            TimeoutError: while iterating: the time was up.
+            GearmanError: while iterating: a job failed. The jobs behind it that have not been sent are withdrawn.
+        """
+        if not isinstance(window, int) or window < 1:
+            raise ValueError(f"window is {window!r}; it must be a whole number of 1 or more")
+        window = min(window, self.options.max_in_flight)
+        deadline = None if timeout is None else monotonic() + timeout
+        items = iter(iterable)
+        futures: deque[JobFuture] = deque()
+        for item in items:
+            futures.append(self.submit(task, item))
+            if len(futures) >= window:
+                break
+        return self._results(task, items, futures, deadline)
+
+    def _results(
+        self, task: str | bytes, items: Iterator[Any], futures: deque[JobFuture], deadline: float | None
+    ) -> Iterator[Any]:
+        try:
+            while futures:
+                future = futures.popleft()
+                result = future.result(None if deadline is None else max(0.0, deadline - monotonic()))
+                for item in items:
+                    futures.append(self.submit(task, item))
+                    break
+                yield result
+        finally:
+            for future in futures:
+                self._dispatcher.cancel(future, Promise())
+
+    def _new_future(
+        self,
+        task: str | bytes,
+        data: Any,
+        unique: str | bytes | None,
+        priority: str | None,
+        background: bool,
+        max_retries: int | None,
+    ) -> JobFuture:
+        if max_retries is None:
+            max_retries = self.options.max_retries
+        elif not isinstance(max_retries, int) or max_retries < 0:
+            raise ValueError(f"max_retries is {max_retries!r}; it must be a whole number of 0 or more")
+        given = unique is not None
+        if unique is None:
+            unique = self._dispatcher.new_unique()
+        job = self.job_class(None, None, task, unique, data)
+        request = self.job_request_class(job, priority, background, max_retries + 1)
+        return self._future_of(request, given, True)
+
+    def _future_of(self, request: GearmanJobRequest, unique_given: bool, recover: bool) -> JobFuture:
+        """Return a future for a request, with everything checked that can be refused."""
+        job = request.gearman_job
+        submit_command(request.background, request.priority)
+        wire_task = self._tasks.get(job.task) if type(job.task) is str else None
+        if wire_task is None:
+            wire_task = self._encode_task(job.task)
+        data = job.data
+        payload = data if self._plain and type(data) is bytes else encode_payload(self.data_encoder, data)
+        key = None
+        if unique_given:
+            key = encode_unique(job.unique)
+            if type(job.unique) is bytes:
+                job.unique = key.decode("utf-8", "surrogateescape")
+            if not self._warned_of_unique and len(self._dispatcher.pool.servers) > 1:
+                self._warn_of_unique()
+        if self._decode is not None:
+            request._decode = self._decode
+        return JobFuture(request, self, wire_task, payload, key, unique_given, recover)
+
+    def _encode_task(self, task: str | bytes) -> bytes:
+        wire_task = encode_task(task, self.options.prefix)
+        if len(self._tasks) >= _TASK_CACHE:
+            self._tasks.clear()
+        if type(task) is str:
+            self._tasks[task] = wire_task
+        return wire_task
+
+    def _warn_of_unique(self) -> None:
+        self._warned_of_unique = True
+        policy = self.options.policy
+        if isinstance(policy, str) and policy not in STICKY:
+            warnings.warn(
+                f"jobs with a unique of yours coalesce only on one server, and policy={policy!r} spreads them over "
+                "several: use policy='unique' or policy='failover'",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+
+    def _send(self, future: JobFuture, timeout: float | None) -> None:
+        request = future.request
+        job = request.gearman_job
+        payload = future._payload
+        assert payload is not None
+        unique = future._key or job.unique.encode("utf-8", "surrogateescape")
+        if request.max_connection_attempts == 1:
+            future._payload = None
+        if future._epoch is not None:
+            arguments = (future._task, unique, future._epoch, payload)
+            self._dispatcher.submit(future, Command.SUBMIT_JOB_EPOCH, *arguments, timeout=timeout)
+        else:
+            command = submit_command(request.background, request.priority)
+            self._dispatcher.submit(future, command, future._task, unique, payload, timeout=timeout)
+
+    # ---- asking ----------------------------------------------------------------------------------------------------
+
+    def status(
+        self,
+        what: JobFuture | GearmanJobRequest | JobReference | str | None = None,
+        *,
+        unique: str | bytes | None = None,
+        timeout: float | None = None,
+    ) -> JobStatus:
+        """Ask how a job stands.
+
+        Args:
+            what: A future, a request, a `JobReference`, or its text.
+            unique: Instead of ``what``: the unique of a job, asked of all servers.
+            timeout: How long to wait for an answer, in seconds; ``submit_timeout`` if None.
+
+        Returns:
+            The status; ``known`` is False for a job that is done as well as for one that never was.
+
+        Raises:
+            TimeoutError: no answer in time.
+            ServerUnavailable: the server could not be reached (none of them, for ``unique``).
+            ValueError: it is no reference, or its server is not one of this client's.
+        """
+        if (what is None) == (unique is None):
+            raise ValueError("give status() either a future, request or reference, or unique=")
+        timeout = self.options.submit_timeout if timeout is None else timeout
+        if unique is not None:
+            return self._status_anywhere(encode_unique(unique), timeout)
+        if isinstance(what, str):
+            what = JobReference.parse(what)
+        if isinstance(what, JobReference):
+            query = self._ask_status(self._server(what.server), what.handle, what.unique, timeout)
+        elif isinstance(what, (JobFuture, GearmanJobRequest)):
+            request = what.request if isinstance(what, JobFuture) else what
+            job = request.gearman_job
+            if job.handle is None or job.connection is None:
+                return JobStatus(False, False)
+            future = request._future
+            live = future is not None and future._connection is not None
+            query = self._ask_status(self._server(str(job.connection.address)), job.handle, None if live else job.unique, timeout)
+        else:
+            raise TypeError(f"status() takes a JobFuture, GearmanJobRequest, JobReference or str, not {type(what).__name__}")
+        status: JobStatus = query.promise.wait(timeout)
+        return status
+
+    def _status_anywhere(self, unique: bytes, timeout: float) -> JobStatus:
+        deadline = monotonic() + timeout
+        servers = self._dispatcher.pool.servers
+        queries = [self._ask_status(server, None, unique, timeout) for server in servers]
+        answers: list[JobStatus] = []
+        for query in queries:
+            with suppress(GearmanError, TimeoutError):
+                answers.append(query.promise.wait(max(0.0, deadline - monotonic())))
+        for status in answers:
+            if status.known:
+                return status
+        if not answers:
+            raise self._dispatcher.pool.unavailable("no server answered")
+        return answers[0]
+
+    def _ask_status(
+        self, server: Server, handle: str | None, unique: str | bytes | None, timeout: float, request: GearmanJobRequest | None = None
+    ) -> StatusQuery:
+        """Ask a server for a job: by its unique if there is one, because handles repeat after a restart."""
+        query = StatusQuery(str(server.address), handle, request)
+        if unique:
+            unique = encode_unique(unique)
+            packet = pack(Command.GET_STATUS_UNIQUE, unique)
+            self._dispatcher.ask(server, packet, Command.STATUS_RES_UNIQUE, query, timeout)
+        else:
+            wire_handle = str(handle).encode("utf-8", "surrogateescape")
+            if not 0 < len(wire_handle) <= _MAX_HANDLE or b"\0" in wire_handle:
+                raise ValueError(f"{handle!r} is not a job's handle: that is 1 to {_MAX_HANDLE} bytes without NUL")
+            self._dispatcher.ask(server, pack(Command.GET_STATUS, wire_handle), Command.STATUS_RES, query, timeout)
+        return query
+
+    def _server(self, address: str) -> Server:
+        for server in self._dispatcher.pool.servers:
+            if str(server.address) == address:
+                return server
+        known = ", ".join(str(server.address) for server in self._dispatcher.pool.servers) or "none"
+        raise ValueError(f"{address} is not a server of this client (it has: {known}); add_server() takes it in")
+
+    def ping(self, timeout: float | None = None) -> dict[str, float | None]:
+        """Return the round trip to each server in seconds; None for one that did not answer.
+
+        Args:
+            timeout: How long to wait, in seconds; ``health_check_timeout`` if None.
+        """
+        timeout = self.options.health_check_timeout if timeout is None else timeout
+        deadline = monotonic() + timeout
+        queries = []
+        for server in self._dispatcher.pool.servers:
+            query = PingQuery()
+            self._dispatcher.ask(server, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
+            queries.append((str(server.address), query))
+        answers: dict[str, float | None] = {}
+        for address, query in queries:
+            answers[address] = None
+            with suppress(GearmanError, TimeoutError):
+                answers[address] = query.promise.wait(max(0.0, deadline - monotonic()))
+        return answers
+
+    def servers(self) -> tuple[ServerInfo, ...]:
+        """Return how each server stands, without asking it."""
+        return self._dispatcher.pool.infos()
+
+    def stats(self) -> ClientStats:
+        """Return counters since the start, and what is in flight now."""
+        return self._dispatcher.stats()
+
+    # ---- the pool --------------------------------------------------------------------------------------------------
+
+    def add_server(self, server: Any) -> None:
+        """Take in one more server, given as in the constructor. One that is there already changes nothing."""
+        address = parse_server(server)
+        if self.options.ssl_context is not None:
+            address = address.with_ssl(self.options.ssl_context)
+        self._dispatcher.io.post(partial(self._dispatcher.pool.add, address))
+
+    def remove_server(self, server: Any, drain: bool = True) -> None:
+        """Take a server out: it gets no more jobs from this client.
+
+        Args:
+            server: The server, given as in the constructor.
+            drain: Keep the connection until the jobs in flight there are done; else their connection is lost at once.
+
+        Raises:
+            ValueError: it is not a server of this client.
+        """
+        found = self._server(str(parse_server(server)))
+        self._dispatcher.io.post(partial(self._dispatcher.pool.remove, found.address, drain))
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Refuse new jobs, wait for those in flight, fail what is left with `ClientClosed`, and end the thread.
+
+        Args:
+            timeout: How long to wait for jobs in flight, in seconds.
+
+        May be called again, and by several threads.
+        """
+        _check_timeout(timeout, zero=True)
+        self._closed = True
+        self._dispatcher.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._closed and self._dispatcher.io.running:
+            self._closed = True
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+            self._dispatcher.abandon()
+
+    def __repr__(self) -> str:
+        name = f" {self.options.name!r}" if self.options.name else ""
+        servers = ", ".join(f"{server.address} {server.state.value}" for server in self._dispatcher.pool.servers)
+        state = "closed, " if self._closed else ""
+        return f"<{type(self).__name__}{name} [{servers}] {state}{self._dispatcher.pool.in_flight()} in flight>"
+
+    # ---- for the engine --------------------------------------------------------------------------------------------
+
+    def cancel(self, future: JobFuture) -> bool:
+        """Withdraw a job: see `JobFuture.cancel`, which is what to call."""
+        promise = Promise()
+        self._dispatcher.cancel(future, promise)
+        if _in_event_loop():
+            return False
+        try:
+            return bool(promise.wait(self.options.health_check_timeout))
+        except TimeoutError:
+            return False
+
+    def refuse_io_thread(self) -> None:
+        """Raise if called on the I/O thread, which would wait for itself.
+
+        Raises:
+            InvalidClientState: it is.
+        """
+        if self._dispatcher.io.is_current():
+            raise InvalidClientState("the I/O thread must not wait for a result: that result could never come")
+
+    def after_fork_in_child(self) -> None:
+        """In the child of a fork: leave the parent's half behind, and start anew with the next use."""
+        set_main_thread()
+        old = self._dispatcher
+        addresses = tuple(server.address for server in old.pool.servers)
+        old.after_fork_in_child()
+        self._dispatcher = self._new_dispatcher(addresses)
+        if self._closed:
+            self._dispatcher.refusing = "the client is closed; make a new one"
+
+    def at_exit(self) -> None:
+        """At the interpreter's end: send what is queued, so that background jobs are not lost."""
+        if not self._closed:
+            self._closed = True
+            self._dispatcher.close_at_exit()
+
+
+class StatusQuery(Query):
+    """A question after a job's status."""
+
+    def __init__(self, server: str, handle: str | None, request: GearmanJobRequest | None) -> None:
+        self.promise = Promise()
+        self._server = server
+        self._handle = handle
+        self._request = request
+
+    def answered(self, connection: Connection, value: Sequence[bytes]) -> None:
+        numerator, denominator = number(value[3]), number(value[4])
+        waiting = number(value[5]) if len(value) > 5 else None
+        status = JobStatus(value[1] == b"1", value[2] == b"1", numerator, denominator, waiting, self._server)
+        request = self._request
+        if request is not None:
+            request._set_status(status.known, status.running, numerator, denominator)
+            self._observe(connection, request)
+        self.promise.set(status)
+
+    def _observe(self, connection: Connection, request: GearmanJobRequest) -> None:
+        """Give a request that was made by hand what data came for its job since it, or one like it, asked last."""
+        if self._handle is None:
+            return
+        future = connection.session.find(self._handle)  # type: ignore[attr-defined]
+        if not isinstance(future, JobFuture) or future.request is request:
+            return
+        seen = future.request._observers
+        if seen is None:
+            future.request._observers = deque()
+        elif seen:
+            request._raw_data = deque(seen)
+            seen.clear()
+
+    def refused(self, connection: Connection, code: str, text: str) -> None:
+        self.promise.fail(GearmanError(f"{self._server}: {code} {text}", server=self._server))
+
+    def lost(self, error: GearmanError) -> None:
+        self.promise.fail(error)
+
+
+class PingQuery(Query):
+    """A question whether a server answers, and how fast."""
+
+    def __init__(self) -> None:
+        self.promise = Promise()
+        self._asked = monotonic()
+
+    def answered(self, connection: Connection, value: Any) -> None:
+        self.promise.set(monotonic() - self._asked)
+
+    def lost(self, error: GearmanError) -> None:
+        self.promise.fail(error)
+
+
+def _connection_for(connections: dict[ServerAddress, GearmanConnection], address: ServerAddress) -> GearmanConnection:
+    found = connections.get(address)
+    if found is None:
+        found = connections.setdefault(address, GearmanConnection(address))
+    return found
+
+
+def _is_plain(encoder: Any) -> bool:
+    """Whether results are the bytes themselves."""
+    return encoder is BytesEncoder or encoder is NoopEncoder
+
+
+def _check_timeout(timeout: float, zero: bool = False) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout is {timeout!r}; it must be a number of seconds")
+    if not (timeout > 0 or (zero and timeout == 0)) or math.isinf(timeout):
+        raise ValueError(f"timeout is {timeout!r}; it must be a finite number of seconds above 0")
+
+
+def _epoch(at: datetime | float) -> bytes:
+    """Return whole seconds since the epoch, rounded up: a job must not come early."""
+    if isinstance(at, datetime):
+        if at.tzinfo is None:
+            raise ValueError("at= is a datetime without a time zone; give an aware one, such as datetime.now(timezone.utc)")
+        at = at.timestamp()
+    if isinstance(at, bool) or not isinstance(at, (int, float)):
+        raise TypeError(f"at= takes an aware datetime or seconds since the epoch, not {type(at).__name__}")
+    if not math.isfinite(at) or not 0 <= at < 2**63:
+        # gearmand never answers a number beyond 64 bits, and a reply that never comes spoils the connection.
+        raise ValueError(f"at= is {at!r}; it must be seconds since the epoch, from 0 on")
+    return str(math.ceil(at)).encode()
+
+
+def _in_event_loop() -> bool:
+    import sys
+
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    return asyncio._get_running_loop() is not None
+
+

@@ -1,0 +1,761 @@
+"""What a client does with what its connections tell it: futures, retries, time limits, lost jobs.
+
+A `Dispatcher` is one process's half of a client: the pool, the I/O thread and the callback threads. A fork leaves it behind,
+and the child's client gets a new one.
+
+Threads: methods under the banner ANY THREAD may be called from any thread and take no lock. All others run on the I/O
+thread, which owns every job from the moment its packet is in line.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .callbacks import CallbackThreads, Mailbox
+from .constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from .errors import (
+    ClientClosed,
+    ClientSaturated,
+    ConnectionLost,
+    ForkedProcess,
+    GearmanError,
+    JobCancelled,
+    JobException,
+    JobFailed,
+    JobLost,
+    JobTimeout,
+    ServerError,
+)
+from .events import (
+    ClientStats,
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    Counters,
+    Event,
+    JobAccepted,
+    JobFinished,
+    JobRetried,
+    JobUpdated,
+)
+from .future import CANCELLED, FINISHED, JobFuture
+from .job import JobReference, JobUpdate
+from .options import ClientOptions, ServerAddress
+from .protocol.client import (
+    COMPLETE,
+    CREATED,
+    DATA,
+    EXCEPTION,
+    FAIL,
+    LATE,
+    STATUS,
+    WARNING,
+    ClientSession,
+    submit_reply,
+)
+from .protocol.commands import Command, submit_command
+from .protocol.packets import Packet, pack, packet_size
+from .protocol.session import ERROR, REPLY, TEXT_LINE, Entry
+from .protocol.session import Event as SessionEvent
+from .transport.connection import Connection, LostEntries
+from .transport.io_thread import IOThread
+from .transport.pool import Pool, Query, Server
+
+if TYPE_CHECKING:
+    from .promise import Promise
+
+__all__ = ["Dispatcher"]
+
+log = logging.getLogger("gearman_pool.client")
+
+#: How long the I/O thread waits for a lock that a caller may hold, in seconds; then a callback thread goes on with it.
+PATIENCE = 0.02
+
+#: How long the callback thread waits for it. Nobody holds it so long but a caller that was interrupted and left it taken.
+LOST_LOCK = 2.0
+
+#: How many silent jobs are asked after in one sweep of one connection, so that a sweep stays short.
+_SWEEP_LIMIT = 1000
+
+#: How long the exit of the interpreter waits for what is not accepted yet, in seconds.
+EXIT_TIMEOUT = 1.0
+
+
+class Dispatcher:
+    """One process's half of a client."""
+
+    def __init__(
+        self,
+        addresses: tuple[ServerAddress, ...],
+        options: ClientOptions,
+        connection_for: Callable[[ServerAddress], Any],
+        decode: Callable[[Any], Any] | None,
+        unique_bytes: int,
+    ) -> None:
+        name = f"gearman_pool-{options.name}" if options.name else "gearman_pool"
+        self.options = options
+        self.counters = Counters()
+        self.callbacks = CallbackThreads(name)
+        self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
+        self.refusing: str | None = None
+        self.new_session = partial(ClientSession, options.max_packet_size)
+        self.pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
+        #: The first half of the uniques made here; the second half counts. Random, and another one after a fork.
+        self.unique_prefix = os.urandom(unique_bytes).hex()[:-12]
+        self._connection_for = connection_for
+        self._decode = decode
+        self._listeners = options.listeners
+        self._listener_mailbox = Mailbox(self.callbacks)
+        self._listener_failed = False
+        self._close_when: Callable[[], bool] | None = None
+        self._sweep = 0
+        self._sweeping = False
+        self._activity: deque[threading.Lock] = deque()
+        self._live_after_fork: list[JobFuture] = []
+
+    # ==== ANY THREAD ================================================================================================
+
+    def start(self) -> None:
+        """Start the I/O thread if it does not run.
+
+        Raises:
+            ClientClosed: the client is closed, or the interpreter is shutting down.
+        """
+        if self.refusing is not None:
+            raise ClientClosed(self.refusing)
+        try:
+            self.io.ensure_running()
+        except RuntimeError as error:
+            raise ClientClosed("the interpreter is shutting down; no thread can be started") from error
+
+    def submit(self, future: JobFuture, command: Command, *arguments: bytes, timeout: float | None) -> None:
+        """Put a job in line. Blocks only while the budget is used up, for ``submit_timeout`` at the most.
+
+        Raises:
+            ClientSaturated: the budget was used up all that time.
+            ClientClosed: the client is closed.
+        """
+        if self.refusing is not None or not self.io.running:
+            self.start()
+        packet = pack(command, *arguments)
+        size = packet_size(packet)
+        if self.pool.full(size):
+            self._wait_for_room(size, future)
+        request = future.request
+        request._move(JOB_PENDING)
+        request.connection_attempts += 1
+        if timeout is not None or self._listeners:
+            future._started = self.io.clock()
+        if timeout is not None:
+            deadline = future._started + timeout
+            self.io.post_by(deadline, partial(self._watch_timeout, future, deadline, timeout))
+        self.pool.submit((packet, submit_reply(request.background), future), future._key)
+        if self.io.ended:
+            # It ended between the look above and now; nobody else will see this one.
+            self._on_stop()
+
+    def _wait_for_room(self, size: int, future: JobFuture) -> None:
+        timeout = self.options.submit_timeout
+        if not self.pool.wait_for_room(size, self.io.clock() + timeout):
+            raise ClientSaturated(
+                f"no room for task {future.request.job.task!r} within submit_timeout ({timeout:g} s): "
+                f"{self.pool.in_flight()} of max_in_flight {self.options.max_in_flight} jobs are in flight, {self._outbound()} of "
+                f"max_outbound_bytes {self.options.max_outbound_bytes} wait to be sent; slow down or raise the limits",
+                task=future.request.job.task,
+                retryable=True,
+            )
+        if self.refusing is not None:
+            raise ClientClosed(self.refusing)
+
+    def _outbound(self) -> int:
+        return sum(connection.outbound_bytes() for connection in self.pool.connections)
+
+    def ask(self, server: Server | None, packet: Packet, reply: int, query: Query, timeout: float) -> None:
+        """Send a request that is no job, to one server or to any."""
+        self.start()
+        self.pool.submit((packet, reply, query), server, timeout)
+
+    def stats(self) -> ClientStats:
+        """Return a snapshot of counters and gauges."""
+        counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
+        return ClientStats(
+            **counters,
+            in_flight=self.pool.in_flight(),
+            waiting=self.pool.waiting,
+            wakeups=self.io.wakeups,
+            servers=self.pool.infos(),
+        )
+
+    def close(self, timeout: float) -> bool:
+        """Refuse new jobs, wait for those in flight, fail what is left, stop. Return whether the thread has ended."""
+        self.refusing = self.refusing or "the client is closed; make a new one"
+        self.io.post(partial(self._begin_close, timeout, self._nothing_in_flight))
+        ended = self.io.wait_stopped(timeout + 1.0)
+        if not self.io.running:
+            self._on_stop()
+        self.callbacks.stop()
+        self.callbacks.join(min(timeout, 1.0))
+        return ended
+
+    def abandon(self) -> None:
+        """The client has gone: stop as soon as nothing is in flight, without anybody waiting. Takes no lock."""
+        self.refusing = "the client is closed; make a new one"
+        self.io.post(partial(self._begin_close, self.options.submit_timeout, self._nothing_in_flight))
+
+    def close_at_exit(self) -> None:
+        """Send what is queued and have it accepted, within `EXIT_TIMEOUT`; results are not waited for."""
+        self.refusing = "the interpreter is shutting down"
+        if self.io.running and not self.io.ended:
+            self.io.post(partial(self._begin_close, EXIT_TIMEOUT, self._nothing_unaccepted))
+            self.io.wait_stopped(EXIT_TIMEOUT + 1.0)
+
+    def cancel(self, future: JobFuture, promise: Promise) -> None:
+        """Try to cancel a job; the promise says whether that was done."""
+        self.io.post(partial(self._cancel, future, promise))
+
+    def expect_activity(self) -> threading.Lock:
+        """Return a lock that is released when something comes from a server."""
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._activity.append(waiter)
+        return waiter
+
+    # ==== THE CHILD OF A FORK =======================================================================================
+
+    def after_fork_in_child(self) -> None:
+        """Close what was inherited; the jobs in flight are the parent's, and their copies here end at once."""
+        self.refusing = "this client belongs to the parent process"
+        for lost in self.pool.close_after_fork():
+            for token in (*(entry[2] for entry in (*lost.unsent, *lost.unanswered)), *lost.accepted):
+                error = ForkedProcess(
+                    "the job was submitted by the parent process, which gets its result; submit it here if it is wanted here"
+                )
+                if isinstance(token, JobFuture):
+                    token._replace_guard()
+                    _describe(error, token)
+                    if token._resolve(FINISHED, None, error, 0):
+                        token.request.connection_failed = True
+                        token.request._future = None
+                        token._client = None
+                elif isinstance(token, Query):
+                    token.lost(error)
+
+    # ==== THE I/O THREAD ============================================================================================
+
+    def _turn(self) -> bool:
+        self.pool.turn()
+        if self._close_when is not None and self._close_when():
+            self.io.stop()
+        return False
+
+    def _has_work(self) -> bool:
+        return self.pool.has_work()
+
+    def _on_loop_error(self, error: BaseException) -> None:
+        """Something nobody thought of: what was in flight fails with it, and the loop goes on."""
+        self.counters.loop_errors += 1
+        self.callbacks.submit(partial(_log_loop_error, error))
+        text = f"an unexpected error in the client's I/O thread: {error!r}; please report it"
+        for connection in self.pool.connections:
+            connection.lose(GearmanError(text))
+
+    def _on_stop(self) -> None:
+        """The loop has ended: whatever is left ends too."""
+        self.refusing = self.refusing or "the client is closed; make a new one"
+        self.pool.close(ClientClosed("the client was closed before the job was done"))
+        self.io.run_leftovers()
+        self.pool.close(ClientClosed("the client was closed before the job was done"))
+        _release_all(self._activity)
+        self.callbacks.stop()
+
+    def _begin_close(self, timeout: float, when: Callable[[], bool]) -> None:
+        if self._close_when is None:
+            self._close_when = when
+            self.io.call_later(timeout, self.io.stop)
+
+    def _nothing_in_flight(self) -> bool:
+        return not self.pool.in_flight()
+
+    def _nothing_unaccepted(self) -> bool:
+        if self.pool.waiting:
+            return False
+        return all(not connection.queue and not connection.session.order for connection in self.pool.connections)
+
+    # ---- events of the sessions ------------------------------------------------------------------------------------
+
+    def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
+        """See `Handler.on_events`."""
+        for kind, token, value in events:
+            if kind == CREATED:
+                self._accepted(connection, token, value)
+            elif kind == COMPLETE:
+                self._completed(token, value)
+            elif kind == REPLY:
+                if token is not None:
+                    token.answered(connection, value)
+            elif kind == ERROR:
+                self._refused(connection, token, *value)
+            elif kind == LATE:
+                self.counters.late_packets += 1
+            elif kind == FAIL:
+                self._worker_failed(token, JobFailed(f"the worker of task {token.request.job.task!r} said that it failed"))
+            elif kind == EXCEPTION:
+                self._worker_raised(token, value)
+            else:
+                self._updated(connection, token, kind, value)
+        if self._activity:
+            _release_all(self._activity)
+
+    def _accepted(self, connection: Connection, future: JobFuture, handle: str) -> None:
+        request = future.request
+        if future._state == FINISHED or future._state == CANCELLED:
+            # It timed out, or was cancelled, while it was on its way.
+            connection.session.forget(handle, future)  # type: ignore[attr-defined]
+            return
+        self.counters.jobs_accepted += 1
+        job = request.gearman_job
+        job.handle = handle
+        job.connection = self._connection_for(connection.server.address)
+        request._move(JOB_CREATED)
+        if self._listeners:
+            self.emit(JobAccepted(str(connection.server.address), str(job.task), str(job.unique), handle, request.background))
+        if request.background:
+            self._finish(future, JOB_CREATED, JobReference(str(connection.server.address), handle, str(job.unique)), None)
+            return
+        future._connection = connection
+        future._heard = self._sweep
+        if not self._sweeping:
+            self._start_sweeping()
+        if future._watchers:
+            _release_all(future._watchers)
+
+    def _completed(self, future: JobFuture, payload: bytes) -> None:
+        self.counters.jobs_completed += 1
+        future.request.result_data = payload
+        if self._decode is not None:
+            future._decoded = True
+        self._finish(future, JOB_COMPLETE, payload, None)
+
+    def _worker_failed(self, future: JobFuture, error: JobFailed) -> None:
+        self.counters.jobs_failed += 1
+        connection = future._connection
+        error.server = str(connection.server.address) if connection is not None else None
+        self._finish(future, JOB_FAILED, None, error)
+
+    def _worker_raised(self, future: JobFuture, data: bytes) -> None:
+        future.request.exception_data = data
+        error = JobException(
+            f"the worker of task {future.request.job.task!r} raised an exception; .data holds what it said ({len(data)} bytes)"
+        )
+        error.data = data
+        self._worker_failed(future, error)
+
+    def _refused(self, connection: Connection, token: Any, code: str, text: str) -> None:
+        if isinstance(token, JobFuture):
+            job = token.request.job
+            address = str(connection.server.address)
+            self.counters.jobs_failed += 1
+            error = ServerError.from_reply(code, text, server=address, task=_text(job.task), unique=_text(job.unique))
+            self._finish(token, JOB_FAILED, None, error)
+        elif token is not None:
+            token.refused(connection, code, text)
+
+    def _updated(self, connection: Connection, future: JobFuture, kind: int, value: Any) -> None:
+        self.counters.updates += 1
+        future._heard = self._sweep
+        request = future.request
+        callbacks = future._on_update
+        if kind == STATUS:
+            name = "status"
+            numerator, denominator = value
+            request._set_status(True, True, numerator, denominator)
+            update = JobUpdate(name, None, numerator, denominator)
+        else:
+            name = "data" if kind == DATA else "warning"
+            update = JobUpdate(name, value)
+        if self._listeners:
+            size = 0 if kind == STATUS else len(value)
+            job = request.job
+            self.emit(JobUpdated(str(connection.server.address), str(job.task), str(job.unique), name, size))
+        if callbacks is not None and name in callbacks:
+            arguments = value if kind == STATUS else (value,)
+            self._mailbox(future).put(partial(_call_back, future, callbacks[name], kind != STATUS, arguments))
+            return
+        if kind == DATA:
+            _append(request, "_raw_data", value)
+            if request._observers is not None:
+                request._observers.append(value)
+        elif kind == WARNING:
+            _append(request, "_raw_warnings", value)
+        if future._recover:
+            if future._stream is None:
+                future._stream = deque()
+            future._stream.append(update)
+        if future._watchers:
+            _release_all(future._watchers)
+
+    # ---- how a job ends --------------------------------------------------------------------------------------------
+
+    def _finish(
+        self, future: JobFuture, state: str, result: Any, error: BaseException | None, outcome: str = FINISHED
+    ) -> None:
+        """Give a job its outcome: the one place where that is done."""
+        if future._state == FINISHED or future._state == CANCELLED:
+            return
+        request = future.request
+        if request.state != state:
+            request._move(state)
+        if isinstance(error, GearmanError):
+            _describe(error, future)
+        if future._timer is not None:
+            future._timer.cancel()
+            future._timer = None
+        future._payload = None
+        future._connection = None
+        if self._listeners:
+            self._emit_finished(future, error)
+        done = future._resolve(outcome, result, error, PATIENCE)
+        if done is None:
+            self.callbacks.submit(partial(_resolve_stubborn, future, outcome, result, error))
+            return
+        request._future = None
+        future._client = None
+        if future._to_announce:
+            if future._mailbox is not None:
+                future._mailbox.put(future._announce)
+            else:
+                self.callbacks.submit(future._announce)
+
+    def _fail(self, future: JobFuture, error: GearmanError, state: str = JOB_FAILED) -> None:
+        self.counters.jobs_failed += 1
+        self._finish(future, state, None, error)
+
+    def _forget(self, future: JobFuture) -> None:
+        """Nobody waits for this job any more: what still comes for it is not for us."""
+        self.pool.withdraw(future)
+        connection, handle = future._connection, future.job.handle
+        if connection is not None and handle is not None:
+            connection.session.forget(handle, future)  # type: ignore[attr-defined]
+
+    # ---- lost connections ------------------------------------------------------------------------------------------
+
+    def on_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
+        """See `Handler.on_lost`; promises.md's first table."""
+        seen: set[int] = set()
+        # Those that may have been sent first: an interrupted sender leaves an entry in both lists.
+        for token in (*(entry[2] for entry in entries.unanswered), *entries.accepted):
+            seen.add(id(token))
+            if isinstance(token, JobFuture):
+                self._lost(connection, token, error)
+            elif isinstance(token, Query):
+                token.lost(error)
+        for entry in entries.unsent:
+            token = entry[2]
+            if id(token) in seen:
+                continue
+            if isinstance(token, Query):
+                token.lost(error)
+            elif token is not None and not token.done():
+                self._reroute(entry, token)
+        if self._activity:
+            _release_all(self._activity)
+
+    def _reroute(self, entry: Entry, future: JobFuture) -> None:
+        self.pool.park(entry, future._key, self.io.clock() + self.options.submit_timeout)
+
+    def _lost(self, connection: Connection, future: JobFuture, error: GearmanError) -> None:
+        """A job was at the server when the connection went."""
+        request = future.request
+        if future.done():
+            return
+        accepted = request.state == JOB_CREATED
+        attempts_left = request.connection_attempts < request.max_connection_attempts
+        if isinstance(error, ClientClosed):
+            self._fail(future, ClientClosed(str(error), maybe_sent=True))
+        elif attempts_left and (future._recover or not accepted):
+            self._send_again(future, error)
+        else:
+            self.counters.jobs_lost += 1
+            request.connection_failed = True
+            self._finish(future, JOB_UNKNOWN, None, _connection_lost(connection, request, error))
+
+    def _send_again(self, future: JobFuture, error: GearmanError) -> None:
+        request = future.request
+        job = request.gearman_job
+        if not future._unique_given and not request.background:
+            # The old unique may belong to a zombie: a job that the server forgets as soon as a worker takes it.
+            job.unique = self.new_unique()
+        request._move(JOB_UNKNOWN)
+        request._move(JOB_PENDING)
+        request.connection_attempts += 1
+        job.handle = None
+        future._connection = None
+        self.counters.jobs_retried += 1
+        if self._listeners:
+            self.emit(JobRetried(error.server, str(job.task), str(job.unique), request.connection_attempts, str(error)))
+        payload = future._payload
+        assert payload is not None
+        command = submit_command(request.background, request.priority)
+        epoch = () if future._epoch is None else (future._epoch,)
+        if epoch:
+            command = Command.SUBMIT_JOB_EPOCH
+        packet = pack(command, future._task, _bytes(job.unique), *epoch, payload)
+        self._reroute((packet, submit_reply(request.background), future), future)
+
+    def new_unique(self) -> str:
+        """Return a unique that nobody else has."""
+        return f"{self.unique_prefix}{next(_unique_numbers):012x}"
+
+    def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
+        """See `Handler.on_unroutable`."""
+        token = entry[2]
+        if isinstance(token, JobFuture):
+            if not token.done():
+                token.request.connection_attempts = max(0, token.request.connection_attempts - 1)
+                # The error is shared by all that waited; each gets its own, with its task.
+                self._fail(token, _copy(error), JOB_FAILED if isinstance(error, ClientClosed) else JOB_UNKNOWN)
+        elif isinstance(token, Query):
+            token.lost(error)
+
+    # ---- time limits and silent jobs -------------------------------------------------------------------------------
+
+    def _watch_timeout(self, future: JobFuture, deadline: float, timeout: float) -> None:
+        if not future.done():
+            future._timer = self.io.call_at(deadline, partial(self._timed_out, future, timeout))
+
+    def _timed_out(self, future: JobFuture, timeout: float) -> None:
+        if future.done():
+            return
+        self.counters.jobs_timed_out += 1
+        task = future.job.task
+        self._forget(future)
+        sent = future.request.state == JOB_CREATED
+        text = f"task {task!r} has no result after its timeout of {timeout:g} s"
+        text += "; the server was not told, and a worker may still run it" if sent else "; the server had not accepted it"
+        self._finish(future, JOB_FAILED, None, JobTimeout(text, maybe_sent=True))
+
+    def _start_sweeping(self) -> None:
+        self._sweeping = True
+        self.io.call_later(self.options.lost_job_check / 2, self._sweep_jobs)
+
+    def _sweep_jobs(self) -> None:
+        """Ask the server after each job that has been silent for ``lost_job_check`` seconds.
+
+        gearmand drops a job without a word when it was submitted with the unique of one whose client had left.
+        """
+        self._sweep += 1
+        jobs = 0
+        for connection in self.pool.connections:
+            session = connection.session
+            assert isinstance(session, ClientSession)
+            jobs += session.jobs
+            silent = [(handle, future) for handle, future in session.accepted() if self._sweep - future._heard > 1]
+            for handle, future in silent[:_SWEEP_LIMIT]:
+                future._heard = self._sweep
+                packet = pack(Command.GET_STATUS, _bytes(handle))
+                connection.submit((packet, Command.STATUS_RES, _LostCheck(self, future, handle)))
+        self._sweeping = bool(jobs)
+        if self._sweeping:
+            self.io.call_later(self.options.lost_job_check / 2, self._sweep_jobs)
+
+    def job_checked(self, connection: Connection, future: JobFuture, handle: str, known: bool) -> None:
+        """The server has said whether it still has a job."""
+        if known or future.done() or future._connection is not connection or future.job.handle != handle:
+            return
+        self._forget(future)
+        self.counters.jobs_lost += 1
+        text = (
+            f"{connection.server.address} no longer has the job of task {future.job.task!r}, and never said how it ended; "
+            "it may or may not have run"
+        )
+        self._finish(future, JOB_FAILED, None, JobLost(text, server=str(connection.server.address), maybe_sent=True))
+
+    # ---- cancel ----------------------------------------------------------------------------------------------------
+
+    def _cancel(self, future: JobFuture, promise: Promise) -> None:
+        connection, handle = future._connection, future.job.handle
+        if future.done():
+            promise.set(future.cancelled())
+        elif self.pool.withdraw(future):
+            self.cancelled(future)
+            promise.set(True)
+        elif connection is not None and handle is not None:
+            query = _CancelCheck(self, future, promise)
+            connection.submit((pack(Command.GET_STATUS, _bytes(handle)), Command.STATUS_RES, query))
+        else:
+            # On its way: the server's answer comes first.
+            self.io.call_later(0.005, partial(self._cancel, future, promise))
+
+    def cancelled(self, future: JobFuture) -> None:
+        """The job is withdrawn."""
+        self._forget(future)
+        self.counters.jobs_cancelled += 1
+        error = JobCancelled(f"task {future.job.task!r} was cancelled")
+        self._finish(future, JOB_FAILED, None, error, CANCELLED)
+
+    # ---- listeners and callbacks -----------------------------------------------------------------------------------
+
+    def emit(self, event: Event) -> None:
+        """See `Handler.emit`. Logging counts as a listener: its locks are the user's."""
+        if isinstance(event, (ConnectionOpened, ConnectionClosed, ConnectionFailed)):
+            self.callbacks.submit(partial(_log_event, event))
+        if self._listeners:
+            self._listener_mailbox.put(partial(self._tell, event))
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            try:
+                listener.handle(event)
+            except Exception:
+                if not self._listener_failed:
+                    self._listener_failed = True
+                    log.exception("a listener failed; later failures are not logged")
+
+    def _emit_finished(self, future: JobFuture, error: BaseException | None) -> None:
+        request = future.request
+        outcome = type(error).__name__ if error is not None else "accepted" if request.background else "complete"
+        connection = request.job.connection
+        server = connection.get_address_text() if connection is not None else None
+        duration = self.io.clock() - future._started
+        self.emit(JobFinished(server, str(request.job.task), str(request.job.unique), outcome, duration))
+
+    def _mailbox(self, future: JobFuture) -> Mailbox:
+        if future._mailbox is None:
+            future._mailbox = Mailbox(self.callbacks)
+        return future._mailbox
+
+
+class _LostCheck(Query):
+    """Asks whether the server still has a job that has long been silent."""
+
+    def __init__(self, dispatcher: Dispatcher, future: JobFuture, handle: str) -> None:
+        self._dispatcher = dispatcher
+        self._future = future
+        self._handle = handle
+
+    def answered(self, connection: Connection, value: list[bytes]) -> None:
+        self._dispatcher.job_checked(connection, self._future, self._handle, value[1] == b"1")
+
+
+class _CancelCheck(Query):
+    """Asks whether a job runs, and has the server drop it if not."""
+
+    def __init__(self, dispatcher: Dispatcher, future: JobFuture, promise: Promise) -> None:
+        self._dispatcher = dispatcher
+        self._future = future
+        self._promise = promise
+        self._dropping = False
+
+    def answered(self, connection: Connection, value: Any) -> None:
+        future = self._future
+        if self._dropping:
+            # The server sends WORK_FAIL before its OK, so that the job may be over by now; it was dropped all the same.
+            self._dispatcher.cancelled(future)
+            self._promise.set(future.cancelled())
+        elif future.done() or value[1] != b"1" or value[2] == b"1":
+            self._promise.set(False)
+        else:
+            self._dropping = True
+            handle = future.job.handle
+            assert handle is not None
+            connection.session.forget(handle, future)  # type: ignore[attr-defined]
+            connection.submit((b"cancel job " + _bytes(handle) + b"\r\n", TEXT_LINE, self))
+
+    def refused(self, connection: Connection, code: str, text: str) -> None:
+        self._promise.set(False)
+
+    def lost(self, error: GearmanError) -> None:
+        self._promise.set(False)
+
+
+_unique_numbers: Any = None
+
+
+def _reset_unique_numbers() -> None:
+    import itertools
+
+    global _unique_numbers
+    _unique_numbers = itertools.count()
+
+
+_reset_unique_numbers()
+
+
+def _append(request: Any, name: str, value: bytes) -> None:
+    values = getattr(request, name)
+    if values is None:
+        values = deque()
+        setattr(request, name, values)
+    values.append(value)
+
+
+def _release_all(waiters: Any) -> None:
+    while True:
+        try:
+            waiter = waiters.pop()
+        except IndexError:
+            return
+        waiter.release()
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _describe(error: GearmanError, future: JobFuture) -> None:
+    job = future.request.job
+    error.task = _text(job.task)
+    error.unique = _text(job.unique)
+
+
+def _copy(error: GearmanError) -> GearmanError:
+    import copy
+
+    return copy.copy(error)
+
+
+def _connection_lost(connection: Connection, request: Any, error: GearmanError) -> ConnectionLost:
+    text = f"the connection was lost while task {_text(request.job.task)!r} was at the server; it may have run ({error})"
+    lost = ConnectionLost(text, server=str(connection.server.address), maybe_sent=True, retryable=True)
+    lost.__cause__ = error
+    return lost
+
+
+def _call_back(future: JobFuture, callback: Callable[..., object], decode: bool, arguments: Iterable[Any]) -> None:
+    if decode:
+        arguments = [future.request._decode(argument) for argument in arguments]
+    callback(*arguments)
+
+
+def _resolve_stubborn(future: JobFuture, outcome: str, result: Any, error: BaseException | None) -> None:
+    """On a callback thread: resolve a future whose lock a caller holds, or was interrupted with and will never release."""
+    done = future._resolve(outcome, result, error, LOST_LOCK)
+    if done is None:
+        future._replace_guard()
+        future._resolve(outcome, result, error, LOST_LOCK)
+    future.request._future = None
+    future._client = None
+    future._announce()
+
+
+def _log_loop_error(error: BaseException) -> None:
+    log.error("unexpected error in the I/O thread", exc_info=error)
+
+
+def _log_event(event: Event) -> None:
+    if isinstance(event, ConnectionOpened):
+        log.info("connected to %s", event.server)
+    elif isinstance(event, ConnectionClosed) and event.error is not None:
+        log.warning("lost the connection to %s (%s; %d jobs affected)", event.server, event.error, event.jobs_lost)
+    elif isinstance(event, ConnectionFailed):
+        log.warning("cannot connect: %s; next attempt in %.1f s", event.error, event.retry_in)

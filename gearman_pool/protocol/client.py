@@ -1,0 +1,231 @@
+"""The client's state machine for one connection: replies by order, job updates by handle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ProtocolError
+from .commands import Command
+from .packets import DEFAULT_MAX_PACKET_SIZE, pack
+from .session import ACCEPTED, Entry, Event, ReplySession
+
+__all__ = [
+    "COMPLETE",
+    "CREATED",
+    "DATA",
+    "EXCEPTION",
+    "FAIL",
+    "LATE",
+    "STATUS",
+    "WARNING",
+    "ClientSession",
+    "number",
+    "submit_reply",
+]
+
+#: Kinds of events, besides REPLY and ERROR of `session`. Values: CREATED the handle (str); STATUS (numerator,
+#: denominator); DATA, WARNING, COMPLETE and EXCEPTION the payload; FAIL None; LATE, which has no token, the command's number.
+CREATED = 3
+STATUS = 4
+DATA = 5
+WARNING = 6
+COMPLETE = 7
+FAIL = 8
+EXCEPTION = 9
+LATE = 10
+
+_CREATED = Command.JOB_CREATED.value
+_COMPLETE = Command.WORK_COMPLETE.value
+_UPDATES = {
+    Command.WORK_DATA.value: DATA,
+    Command.WORK_WARNING.value: WARNING,
+    Command.WORK_COMPLETE.value: COMPLETE,
+    Command.WORK_EXCEPTION.value: EXCEPTION,
+}
+_FINAL = frozenset((COMPLETE, FAIL, EXCEPTION))
+_EXCEPTIONS = b"exceptions"
+
+
+def submit_reply(background: bool) -> int:
+    """Return what to expect as the reply to a job's submission."""
+    return ACCEPTED if background else _CREATED
+
+
+class _Group:
+    """Several jobs behind one handle: submits of one unique on one connection.
+
+    gearmand sends every packet of such a job once for each submit. The copies arrive one behind the other, so the
+    n-th copy goes to the n-th job, and each job sees each update once. A token of None is a job nobody waits for any
+    more; it still takes its copies.
+    """
+
+    __slots__ = ("next", "tokens")
+
+    def __init__(self, first: Any) -> None:
+        self.tokens: list[Any] = [first]
+        self.next = 0
+
+    def take(self, final: bool) -> Any:
+        """Return the token that this copy of a packet belongs to."""
+        if final:
+            self.next = 0
+            return self.tokens.pop(0)
+        token = self.tokens[self.next]
+        self.next = (self.next + 1) % len(self.tokens)
+        return token
+
+
+class ClientSession(ReplySession):
+    """What a client's connection knows: the line of replies due, and the accepted jobs by handle.
+
+    A handle means nothing without its connection: servers on one host, and one server before and after a restart,
+    give out the same ones.
+    """
+
+    __slots__ = ("_handles", "_exceptions")
+
+    def __init__(self, max_packet_size: int = DEFAULT_MAX_PACKET_SIZE, exceptions: bool = True) -> None:
+        super().__init__(max_packet_size)
+        self._handles: dict[str, Any] = {}
+        self._exceptions = exceptions
+
+    def greeting(self) -> list[Entry]:
+        """Ask for WORK_EXCEPTION packets: without the option gearmand turns them into WORK_FAIL without a text."""
+        if not self._exceptions:
+            return []
+        return [(pack(Command.OPTION_REQ, _EXCEPTIONS), Command.OPTION_RES, None)]
+
+    @property
+    def jobs(self) -> int:
+        """How many handles of accepted, unfinished foreground jobs are known."""
+        return len(self._handles)
+
+    def accepted(self) -> list[tuple[str, Any]]:
+        """Return (handle, token) of every accepted, unfinished foreground job."""
+        pairs: list[tuple[str, Any]] = []
+        for handle, holder in self._handles.items():
+            if type(holder) is _Group:
+                pairs.extend((handle, token) for token in holder.tokens if token is not None)
+            else:
+                pairs.append((handle, holder))
+        return pairs
+
+    def find(self, handle: str) -> Any:
+        """Return the token of an accepted, unfinished foreground job, or None."""
+        holder = self._handles.get(handle)
+        if type(holder) is _Group:
+            return next((token for token in holder.tokens if token is not None), None)
+        return holder
+
+    def abandon(self) -> list[Any]:
+        """Forget everything and return the tokens of accepted, unfinished foreground jobs."""
+        tokens = [token for _, token in self.accepted()]
+        self._handles.clear()
+        self.order.clear()
+        return tokens
+
+    def forget(self, handle: str, token: Any) -> None:
+        """Nobody waits for this job any more. What still comes for it is reported as LATE."""
+        holder = self._handles.get(handle)
+        if type(holder) is _Group:
+            holder.tokens[:] = [None if other is token else other for other in holder.tokens]
+            if not any(other is not None for other in holder.tokens):
+                del self._handles[handle]
+        elif holder is not None and holder is token:
+            del self._handles[handle]
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the server and return what they mean, in order.
+
+        Raises:
+            ProtocolError: see `ReplySession.receive`.
+        """
+        decoder = self._decoder
+        decoder.feed(data)
+        events: list[Event] = []
+        order = self.order
+        handles = self._handles
+        # The two packets that every job has are handled here, without a call: this loop costs every job.
+        for command, body in decoder.packets():
+            if command == _CREATED and order:
+                _, expected, token = order[0]
+                if expected == _CREATED:
+                    handle = str(body, "utf-8", "surrogateescape")
+                    if handle in handles:
+                        self._join(handle, token)
+                    else:
+                        handles[handle] = token
+                    events.append((CREATED, token, handle))
+                elif expected == ACCEPTED:
+                    events.append((CREATED, token, str(body, "utf-8", "surrogateescape")))
+                else:
+                    self._reply(command, body, events)
+                    continue
+                order.popleft()
+            elif command == _COMPLETE:
+                name, separator, payload = body.partition(b"\0")
+                if not separator:
+                    raise ProtocolError("WORK_COMPLETE came without a payload")
+                handle = str(name, "utf-8", "surrogateescape")
+                holder = handles.get(handle)
+                if holder is None or type(holder) is _Group:
+                    self._update(COMPLETE, handle, payload, command, events)
+                else:
+                    del handles[handle]
+                    events.append((COMPLETE, holder, payload))
+            elif command in _UPDATES:
+                name, separator, payload = body.partition(b"\0")
+                if not separator:
+                    raise ProtocolError(f"{Command(command).name} came without a payload")
+                self._update(_UPDATES[command], str(name, "utf-8", "surrogateescape"), payload, command, events)
+            elif command == Command.WORK_FAIL:
+                # gearmand ends the handle with a NUL when it makes this packet of a WORK_EXCEPTION.
+                self._update(FAIL, str(body.rstrip(b"\0"), "utf-8", "surrogateescape"), None, command, events)
+            elif command == Command.WORK_STATUS:
+                parts = body.split(b"\0", 2)
+                if len(parts) != 3:
+                    raise ProtocolError("WORK_STATUS came without its numbers")
+                value = (number(parts[1]), number(parts[2]))
+                self._update(STATUS, str(parts[0], "utf-8", "surrogateescape"), value, command, events)
+            else:
+                self._reply(command, body, events)
+        return events
+
+    def _join(self, handle: str, token: Any) -> None:
+        holder = self._handles[handle]
+        if type(holder) is not _Group:
+            holder = self._handles[handle] = _Group(holder)
+        holder.tokens.append(token)
+
+    def _update(self, kind: int, handle: str, value: Any, command: int, events: list[Event]) -> None:
+        holder = self._handles.get(handle)
+        if holder is None:
+            # A late packet of a job that was given up, timed out or cancelled: normal, and never an error.
+            events.append((LATE, None, command))
+            return
+        final = kind in _FINAL
+        if type(holder) is _Group:
+            token = holder.take(final)
+            if final and not any(other is not None for other in holder.tokens):
+                del self._handles[handle]
+        else:
+            token = holder
+            if final:
+                del self._handles[handle]
+        events.append((LATE, None, command) if token is None else (kind, token, value))
+
+
+def number(text: bytes) -> int:
+    """Read a number of WORK_STATUS or STATUS_RES as gearmand does: what is no number counts as 0.
+
+    Workers may send any text there; it is relayed as it came.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return int(float(text))
+        except (ValueError, OverflowError):
+            return 0
+
+

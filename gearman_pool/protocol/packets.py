@@ -1,0 +1,227 @@
+"""Packets to bytes, and bytes to packets: an incremental decoder with limits.
+
+A packet is a 12-byte header (magic, command, size; both numbers 32-bit big-endian) and a body. The same connection may
+carry lines of text between packets: anything that does not start with a NUL is a line up to its newline.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from ..errors import ProtocolError, UnknownCommandError
+from .commands import COMMANDS, CommandSpec, Sender
+
+__all__ = [
+    "COPY_LIMIT",
+    "DEFAULT_MAX_PACKET_SIZE",
+    "HEADER_SIZE",
+    "MAX_LINE_LENGTH",
+    "REQ",
+    "RES",
+    "Decoder",
+    "Packet",
+    "pack",
+    "pack_arguments",
+    "packet_size",
+    "split_arguments",
+]
+
+REQ = b"\0REQ"
+RES = b"\0RES"
+HEADER_SIZE = 12
+
+#: The longest body accepted unless told otherwise: room for a payload of 64 MiB and its arguments, twice over.
+DEFAULT_MAX_PACKET_SIZE = 128 * 1024 * 1024
+
+#: gearmand's longest line of text is one row of ``workers``, which lists every function of one worker.
+MAX_LINE_LENGTH = 1024 * 1024
+
+#: Up to this many bytes a payload is copied into one packet; above, it stays a buffer of its own. Below about 64 KiB
+#: the copy is cheaper than a second system call, above it costs more than it saves.
+COPY_LIMIT = 64 * 1024
+
+_MAX_SIZE = 0xFFFFFFFF
+_header = struct.Struct(">4sII")
+_sizes = struct.Struct(">II")
+
+#: A packet ready to be sent: its bytes, or, for a large payload, the head and the payload as two buffers.
+Packet = bytes | tuple[bytes, bytes]
+
+
+def packet_size(packet: Packet) -> int:
+    """Return a packet's length on the wire, in bytes."""
+    return len(packet) if type(packet) is bytes else len(packet[0]) + len(packet[1])
+
+
+def pack(command: int, *arguments: bytes, magic: bytes = REQ) -> Packet:
+    """Build a packet. No argument but the last may hold a NUL byte; the caller has seen to that.
+
+    Raises:
+        ValueError: the body is longer than the 4 GiB that the size field can say.
+    """
+    if arguments and len(arguments[-1]) > COPY_LIMIT:
+        payload = arguments[-1]
+        head = b"\0".join((*arguments[:-1], b""))
+        size = len(head) + len(payload)
+        if size > _MAX_SIZE:
+            raise ValueError(f"a packet of {size} bytes exceeds the protocol's limit of {_MAX_SIZE}")
+        return _header.pack(magic, command, size) + head, payload
+    body = b"\0".join(arguments)
+    return _header.pack(magic, command, len(body)) + body
+
+
+def pack_arguments(command: int, arguments: dict[str, bytes], magic: bytes = REQ) -> Packet:
+    """Build a packet from named arguments, checked against the command table.
+
+    Raises:
+        UnknownCommandError: there is no such command.
+        ValueError: an argument is missing, unknown, or holds a NUL byte and is not the last.
+    """
+    spec = _spec(command)
+    if set(arguments) != set(spec.arguments):
+        raise ValueError(f"{spec.name} takes the arguments {spec.arguments}, not {tuple(arguments)}")
+    values = [arguments[name] for name in spec.arguments]
+    for name, value in zip(spec.arguments[:-1], values, strict=False):
+        if b"\0" in value:
+            raise ValueError(f"the argument {name!r} of {spec.name} must not hold a NUL byte")
+    return pack(command, *values, magic=magic)
+
+
+def _spec(command: int) -> CommandSpec:
+    try:
+        return COMMANDS[command]
+    except KeyError:
+        raise UnknownCommandError(f"{command} is not the number of a Gearman command") from None
+
+
+def split_arguments(command: int, body: bytes) -> list[bytes]:
+    """Split a packet's body into the arguments that the command has.
+
+    Raises:
+        UnknownCommandError: there is no such command.
+        ProtocolError: the body holds too few arguments, or has one where the command takes none.
+    """
+    spec = _spec(command)
+    count = len(spec.arguments)
+    if not count:
+        if body:
+            raise ProtocolError(f"{spec.name} came with {len(body)} bytes where it takes none")
+        return []
+    values = body.split(b"\0", count - 1)
+    if len(values) != count:
+        raise ProtocolError(f"{spec.name} came with {len(values)} of its {count} arguments")
+    return values
+
+
+_LEGAL: dict[bytes, frozenset[int]] = {
+    RES: frozenset(c for c, spec in COMMANDS.items() if spec.senders & Sender.SERVER),
+    REQ: frozenset(c for c, spec in COMMANDS.items() if spec.senders & (Sender.CLIENT | Sender.WORKER)),
+}
+
+
+class Decoder:
+    """Turns a stream of bytes into packets and lines, whatever the pieces it comes in.
+
+    ``feed()`` takes what has arrived and ``packets()`` gives what is complete: pairs of a command's number and its body
+    as bytes, or of 0 (``Command.TEXT``) and a line without its line end. Both raise nothing but `ProtocolError`; after
+    that the stream is lost and the decoder must not be used again. A body is never longer than ``max_packet_size``, and
+    no memory is set aside for bytes that have not arrived.
+
+    Not thread-safe: one thread at a time feeds and reads.
+    """
+
+    __slots__ = ("_body", "_buffer", "_command", "_legal", "_magic", "_max_size", "_missing", "_position")
+
+    def __init__(self, max_packet_size: int = DEFAULT_MAX_PACKET_SIZE, magic: bytes = RES) -> None:
+        self._max_size = max_packet_size
+        self._magic = magic
+        self._legal = _LEGAL[magic]
+        self._buffer = b""
+        self._position = 0
+        # A body too large for one read gathers here, so that its pieces are copied once and not again with each read.
+        self._body: bytearray | None = None
+        self._missing = 0
+        self._command = 0
+
+    @property
+    def pending(self) -> int:
+        """How many bytes of an incomplete packet or line are held."""
+        return len(self._buffer) - self._position + (len(self._body) if self._body is not None else 0)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that have arrived."""
+        if self._body is not None:
+            if len(data) <= self._missing:
+                self._body += data
+                self._missing -= len(data)
+                return
+            self._body += memoryview(data)[: self._missing]
+            data = data[self._missing :]
+            self._missing = 0
+        if self._position < len(self._buffer):
+            data = self._buffer[self._position :] + data
+        self._buffer = data
+        self._position = 0
+
+    def packets(self) -> Iterator[tuple[int, bytes]]:
+        """Yield each complete packet or line. May be left half-way; the next call goes on where it was left."""
+        if self._body is not None:
+            if self._missing:
+                return
+            body, self._body = bytes(self._body), None
+            yield self._command, body
+        unpack = _sizes.unpack_from
+        magic = self._magic
+        legal = self._legal
+        max_size = self._max_size
+        while True:
+            buffer = self._buffer
+            start = self._position
+            available = len(buffer) - start
+            if not available:
+                return
+            if buffer[start]:
+                line = self._line(buffer, start)
+                if line is None:
+                    return
+                yield 0, line
+                continue
+            if available < HEADER_SIZE:
+                if not magic.startswith(buffer[start : start + 4]):
+                    raise self._bad_magic(buffer[start : start + 4])
+                return
+            if buffer[start : start + 4] != magic:
+                raise self._bad_magic(buffer[start : start + 4])
+            command, size = unpack(buffer, start + 4)
+            if command not in legal:
+                raise UnknownCommandError(f"the peer sent command {command}, which it has no right to send or is not known")
+            if size > max_size:
+                raise ProtocolError(
+                    f"a packet of {size} bytes was announced; max_packet_size is {max_size}: raise it if such results are expected"
+                )
+            begin = start + HEADER_SIZE
+            end = begin + size
+            if end > len(buffer):
+                if size > COPY_LIMIT:
+                    self._command = command
+                    self._body = bytearray(memoryview(buffer)[begin:])
+                    self._missing = end - len(buffer)
+                    self._buffer = b""
+                    self._position = 0
+                return
+            self._position = end
+            yield command, buffer[begin:end]
+
+    def _line(self, buffer: bytes, start: int) -> bytes | None:
+        end = buffer.find(b"\n", start)
+        if end < 0:
+            if len(buffer) - start > MAX_LINE_LENGTH:
+                raise ProtocolError(f"a line of text longer than {MAX_LINE_LENGTH} bytes came")
+            return None
+        self._position = end + 1
+        return buffer[start:end].rstrip(b"\r")
+
+    def _bad_magic(self, found: bytes) -> ProtocolError:
+        return ProtocolError(f"a packet starts with {found.hex()}, not with {self._magic.hex()}: the peer is not a Gearman server")
+

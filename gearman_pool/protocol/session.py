@@ -1,0 +1,120 @@
+"""What every peer of a server does: match replies to requests by their order.
+
+gearmand answers the requests of one connection strictly in their order, and neither JOB_CREATED nor ERROR says which
+request it answers. So a session keeps one line of what the server still owes, and any reply that does not fit the head
+of that line means that the order is in doubt: the session raises `ProtocolError` and the connection must be closed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from ..errors import ProtocolError
+from .commands import COMMANDS, Command
+from .packets import DEFAULT_MAX_PACKET_SIZE, Decoder, Packet, split_arguments
+
+__all__ = ["ACCEPTED", "ERROR", "NO_REPLY", "REPLY", "TEXT_BLOCK", "TEXT_LINE", "Entry", "Event", "ReplySession"]
+
+#: What may stand as an entry's reply besides a command's number.
+NO_REPLY = 0
+TEXT_LINE = -1
+TEXT_BLOCK = -2
+#: A JOB_CREATED after which nothing more comes: the answer to a background job.
+ACCEPTED = -3
+
+#: A packet, the reply that must answer it, and whatever its sender wants back with that reply.
+Entry = tuple[Packet, int, Any]
+
+#: The kind of an event, the token of the request that it concerns (None if there is none), and its value.
+Event = tuple[int, Any, Any]
+
+#: Kinds of events. REPLY's value: the reply's arguments, a line, or the lines of a block. ERROR's: (code, text).
+REPLY = 1
+ERROR = 2
+
+
+class ReplySession:
+    """The state machine of one connection on which replies are matched by order.
+
+    ``order`` is the line of what the server still owes, oldest first. The transport appends an entry in the same step in
+    which its bytes are put in line; `receive` takes entries off. ``deque`` makes both safe from two threads. All else
+    belongs to the thread that calls `receive`.
+    """
+
+    __slots__ = ("_decoder", "order")
+
+    def __init__(self, max_packet_size: int = DEFAULT_MAX_PACKET_SIZE) -> None:
+        self.order: deque[Entry] = deque()
+        self._decoder = Decoder(max_packet_size)
+
+    def greeting(self) -> list[Entry]:
+        """Return what must be sent first on a new connection."""
+        return []
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the server and return what they mean, in order.
+
+        Raises:
+            ProtocolError: the bytes break the protocol. The session is then unusable: close the connection. If this
+                raises anything else, that is a bug.
+        """
+        self._decoder.feed(data)
+        events: list[Event] = []
+        for command, body in self._decoder.packets():
+            self._reply(command, body, events)
+        return events
+
+    def abandon(self) -> list[Any]:
+        """Forget everything and return the tokens of jobs that were accepted and are not finished."""
+        self.order.clear()
+        return []
+
+    @property
+    def jobs(self) -> int:
+        """How many accepted jobs are not finished."""
+        return 0
+
+    def _reply(self, command: int, body: bytes, events: list[Event]) -> None:
+        """Match a reply with the request at the head of the line."""
+        try:
+            _, expected, token = self.order[0]
+        except IndexError:
+            raise ProtocolError(f"{_name(command)} came though no request was waiting for a reply") from None
+        if expected == command:
+            events.append((REPLY, token, split_arguments(command, body)))
+        elif command == Command.ERROR:
+            events.append((ERROR, token, _error(body)))
+        elif command == Command.TEXT and expected < 0:
+            if not self._text(expected, token, body, events):
+                return
+        else:
+            raise ProtocolError(f"{_name(command)} came where {_name(expected)} was due: the order of replies is in doubt")
+        self.order.popleft()
+
+    def _text(self, expected: int, token: Any, line: bytes, events: list[Event]) -> bool:
+        """Take a line of text; return whether the answer is complete."""
+        if expected != TEXT_LINE:
+            raise ProtocolError(f"a line of text came where {_name(expected)} was due")
+        events.append(text_error(token, line) or (REPLY, token, line))
+        return True
+
+
+def text_error(token: Any, line: bytes) -> Event | None:
+    """Return the ERROR event for a line ``ERR code text``, or None for any other line."""
+    if line != b"ERR" and not line.startswith(b"ERR "):
+        return None
+    code, _, text = line[4:].partition(b" ")
+    return ERROR, token, (code.decode("utf-8", "replace"), text.replace(b"+", b" ").decode("utf-8", "replace"))
+
+
+def _error(body: bytes) -> tuple[str, str]:
+    code, text = split_arguments(Command.ERROR, body)
+    return code.decode("utf-8", "replace"), text.rstrip(b"\0").decode("utf-8", "replace")
+
+
+_PSEUDO = {NO_REPLY: "a line of text", TEXT_LINE: "a line of text", TEXT_BLOCK: "lines of text", ACCEPTED: "JOB_CREATED"}
+
+
+def _name(command: int) -> str:
+    return COMMANDS[command].name if command in COMMANDS else _PSEUDO.get(command, str(command))

@@ -1,0 +1,418 @@
+"""python-gearman's client interface, on the same engine as the futures.
+
+The methods, arguments and attributes are those of python-gearman 2; where its documentation and its code differ, the
+documentation wins here. What drove its sockets (pollers, command handlers) has no counterpart: the I/O thread does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from .constants import JOB_PENDING, JOB_UNKNOWN, PRIORITY_NONE
+from .errors import (
+    ConnectionLost,
+    ExceededConnectionAttempts,
+    GearmanError,
+    InvalidClientState,
+    JobFailed,
+    JobTimeout,
+)
+from .job import GearmanJob, GearmanJobRequest
+from .options import ServerAddress, parse_server
+
+if TYPE_CHECKING:
+    import logging
+
+    from .dispatch import Dispatcher
+    from .future import JobFuture
+    from .options import ClientOptions
+
+__all__ = ["GearmanConnection", "PythonGearmanClient"]
+
+
+class GearmanConnection:
+    """A server, as python-gearman's users know it: what `GearmanJob.connection` and ``connection_list`` hold.
+
+    It says which server; it has no methods that read or write, because the client's I/O thread alone does that.
+
+    Attributes:
+        address: The `ServerAddress`.
+    """
+
+    __slots__ = ("address",)
+
+    def __init__(self, address: ServerAddress) -> None:
+        self.address = address
+
+    @property
+    def gearman_host(self) -> str:
+        """The host, as it was given."""
+        return self.address.host
+
+    @property
+    def gearman_port(self) -> int:
+        """The port."""
+        return self.address.port
+
+    @property
+    def use_ssl(self) -> bool:
+        """Whether it is spoken to through TLS."""
+        return self.address.ssl_context is not None
+
+    def get_address(self) -> tuple[str, int]:
+        """Return (host, port)."""
+        return self.address.host, self.address.port
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    def __repr__(self) -> str:
+        return f"<GearmanConnection {self.address}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GearmanConnection) and other.address == self.address
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+
+class PythonGearmanClient:
+    """python-gearman's methods. `GearmanClient` inherits them and gives them the engine."""
+
+    if TYPE_CHECKING:
+        log: logging.Logger
+        options: ClientOptions
+        job_class: type[GearmanJob]
+        job_request_class: type[GearmanJobRequest]
+        _dispatcher: Dispatcher
+        _connections: dict[ServerAddress, GearmanConnection]
+
+        def _future_of(self, request: GearmanJobRequest, unique_given: bool, recover: bool) -> JobFuture: ...
+        def _send(self, future: JobFuture, timeout: float | None) -> None: ...
+        def _ask_status(
+            self, server: Any, handle: str | None, unique: Any, timeout: float, request: GearmanJobRequest | None = None
+        ) -> Any: ...
+        def _server(self, address: str) -> Any: ...
+        def close(self, timeout: float = 5.0) -> None: ...
+        def add_server(self, server: Any) -> None: ...
+
+    # ---- submitting ------------------------------------------------------------------------------------------------
+
+    def submit_job(
+        self,
+        task: str | bytes,
+        data: Any,
+        unique: str | bytes | None = None,
+        priority: str | None = PRIORITY_NONE,
+        background: bool = False,
+        wait_until_complete: bool = True,
+        max_retries: int = 0,
+        poll_timeout: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> GearmanJobRequest:
+        """Submit one job and wait until it is complete, or accepted.
+
+        Args:
+            task: The task's name.
+            data: The payload, for the encoder.
+            unique: The job's name; made up if None.
+            priority: ``PRIORITY_NONE``, ``PRIORITY_LOW`` or ``PRIORITY_HIGH``.
+            background: Whether nobody waits for the result; such a job is complete when the server has accepted it.
+            wait_until_complete: Whether to wait for the result, or only for the server's acceptance.
+            max_retries: How often a job that the server has not yet accepted is sent again: it may then run twice.
+            poll_timeout: How long to wait, in seconds; for ever if None. When it is over the request comes back with
+                ``timed_out``, and the job goes on.
+            timeout: The older name of ``poll_timeout``.
+
+        Returns:
+            The request. Its ``state`` is ``JOB_COMPLETE``, ``JOB_FAILED``, or ``JOB_UNKNOWN`` with ``connection_failed``
+            when the connection was lost after the job was sent.
+
+        Raises:
+            ServerUnavailable: it could be sent to no server.
+            ExceededConnectionAttempts: it was sent ``max_retries`` times again and never accepted.
+            ServerError: the server refused it.
+
+        Example::
+
+            request = client.submit_job("reverse", b"Hello World!")
+            if request.complete:
+                print(request.result)
+        """
+        job = {"task": task, "data": data, "unique": unique, "priority": priority}
+        requests = self.submit_multiple_jobs([job], background, wait_until_complete, max_retries, poll_timeout, timeout=timeout)
+        return requests[0]
+
+    def submit_multiple_jobs(
+        self,
+        jobs_to_submit: Iterable[dict[str, Any]],
+        background: bool = False,
+        wait_until_complete: bool = True,
+        max_retries: int = 0,
+        poll_timeout: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[GearmanJobRequest]:
+        """Submit a job for each dict of task, data and, if wanted, unique and priority; see `submit_job`."""
+        if not isinstance(jobs_to_submit, (list, tuple, set)):
+            raise TypeError(f"jobs_to_submit is a {type(jobs_to_submit).__name__}; it must be a list of dicts of task and data")
+        requests = [self._request_of(job, background, max_retries) for job in jobs_to_submit]
+        return self.submit_multiple_requests(requests, wait_until_complete, poll_timeout, timeout=timeout)
+
+    def submit_multiple_requests(
+        self,
+        job_requests: Iterable[GearmanJobRequest],
+        wait_until_complete: bool = True,
+        poll_timeout: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[GearmanJobRequest]:
+        """Submit requests and wait for them; see `submit_job`.
+
+        A request whose connection had failed is sent anew, with a new budget of attempts: that is your decision, for
+        nobody knows whether it has run. One that timed out is still under way and only waited for; one that is complete
+        comes back as it is.
+        """
+        requests = _requests(job_requests)
+        deadline = _deadline(poll_timeout, timeout)
+        # Overridden in subclasses with a second parameter of either name, so it is passed by position.
+        processed = self.wait_until_jobs_accepted(requests, _remaining(deadline))
+        if wait_until_complete and (deadline is None or monotonic() < deadline):
+            processed = self.wait_until_jobs_completed(processed, _remaining(deadline))
+        return list(processed)
+
+    def wait_until_jobs_accepted(
+        self, job_requests: Iterable[GearmanJobRequest], poll_timeout: float | None = None, *, timeout: float | None = None
+    ) -> list[GearmanJobRequest]:
+        """Submit those requests that are not under way, and wait until the servers have accepted all; see `submit_job`."""
+        requests = _requests(job_requests)
+        deadline = _deadline(poll_timeout, timeout)
+        waited = []
+        for request in requests:
+            request.timed_out = False
+            if request._future is None and request.state == JOB_UNKNOWN:
+                request.connection_attempts = 0
+                self.send_job_request(request)
+            waited.append((request, request._future))
+        for request, future in waited:
+            if future is not None:
+                accepted = future._watch(lambda request=request: request.state != JOB_PENDING, _remaining(deadline))  # type: ignore[misc]
+                request.timed_out = not accepted
+        for request, future in waited:
+            if future is not None and future.done():
+                _raise_refusal(request, future)
+        return requests
+
+    def wait_until_jobs_completed(
+        self, job_requests: Iterable[GearmanJobRequest], poll_timeout: float | None = None, *, timeout: float | None = None
+    ) -> list[GearmanJobRequest]:
+        """Wait until all requests are complete, failed or lost, or the time is up; see `submit_job`."""
+        requests = _requests(job_requests)
+        deadline = _deadline(poll_timeout, timeout)
+        for request in requests:
+            request.timed_out = False
+            future = request._future
+            if future is not None:
+                request.timed_out = not future._watch(future.done, _remaining(deadline))
+        return requests
+
+    def send_job_request(self, current_request: GearmanJobRequest) -> GearmanJobRequest:
+        """Send one request without waiting for anything.
+
+        Raises:
+            InvalidClientState: it is under way, or complete.
+        """
+        if current_request._future is not None or current_request.state != JOB_UNKNOWN:
+            raise InvalidClientState(f"{current_request!r} is {current_request.state}; only a new or a lost request can be sent")
+        current_request.connection_failed = False
+        self._send(self._future_of(current_request, current_request._unique_given, False), None)
+        return current_request
+
+    def establish_request_connection(self, current_request: GearmanJobRequest) -> GearmanConnection:
+        """Return the server that the policy would give this request now.
+
+        Raises:
+            ServerUnavailable: none is up.
+        """
+        unique = current_request.job.unique
+        key = unique.encode() if isinstance(unique, str) else unique
+        connection = self._dispatcher.pool.choose(key)
+        if connection is None:
+            raise self._dispatcher.pool.unavailable()
+        return self._connection(connection.server.address)
+
+    def _request_of(self, job: dict[str, Any], background: bool, max_retries: int) -> GearmanJobRequest:
+        unknown = set(job) - {"task", "data", "unique", "priority"}
+        missing = {"task", "data"} - set(job)
+        if unknown or missing:
+            raise TypeError(f"a job is a dict of task, data and, if wanted, unique and priority; this one has {sorted(job)}")
+        unique = job.get("unique")
+        gearman_job = self.job_class(None, None, job["task"], unique or self._dispatcher.new_unique(), job["data"])
+        request = self.job_request_class(gearman_job, job.get("priority"), background, max_retries + 1)
+        request._unique_given = bool(unique)
+        return request
+
+    # ---- status ----------------------------------------------------------------------------------------------------
+
+    def get_job_status(
+        self, current_request: GearmanJobRequest, poll_timeout: float | None = None, *, timeout: float | None = None
+    ) -> GearmanJobRequest:
+        """Ask the job's server how it stands, and put the answer into ``status``.
+
+        A request that was made by hand from a connection and a handle works too; what data came for its job since the
+        last such question is then in its ``data_updates``.
+
+        Args:
+            current_request: An accepted request.
+            poll_timeout: How long to wait for the answer, in seconds; ``submit_timeout`` if None. When it is over the
+                request comes back with ``timed_out``.
+            timeout: The older name of ``poll_timeout``.
+
+        Raises:
+            InvalidClientState: it has no handle: no server has accepted it.
+            ServerUnavailable: the server could not be reached.
+        """
+        return self.get_job_statuses([current_request], poll_timeout, timeout=timeout)[0]
+
+    def get_job_statuses(
+        self, job_requests: Iterable[GearmanJobRequest], poll_timeout: float | None = None, *, timeout: float | None = None
+    ) -> list[GearmanJobRequest]:
+        """Ask for the status of several requests at once; see `get_job_status`."""
+        requests = _requests(job_requests)
+        deadline = _deadline(poll_timeout, timeout)
+        for request in requests:
+            job = request.gearman_job
+            if job.handle is None or job.connection is None:
+                raise InvalidClientState(f"{request!r} has no handle: no server has accepted it yet")
+            remaining = _remaining(deadline)
+            limit = self.options.submit_timeout if remaining is None else remaining
+            # A foreground job that is not in flight here any more is not known there either, but its handle may be
+            # somebody else's by now; its unique is nobody else's.
+            live = request._future is not None and request._future._connection is not None
+            unique = None if live or job.unique is None else job.unique
+            query = self._ask_status(self._server(str(job.connection.address)), job.handle, unique, limit, request)
+            request._status_promise = query.promise
+        return self.wait_until_job_statuses_received(requests, _remaining(deadline))
+
+    def wait_until_job_statuses_received(
+        self, job_requests: Iterable[GearmanJobRequest], poll_timeout: float | None = None, *, timeout: float | None = None
+    ) -> list[GearmanJobRequest]:
+        """Wait for the answers to questions that are on their way; see `get_job_status`."""
+        requests = _requests(job_requests)
+        deadline = _deadline(poll_timeout, timeout)
+        for request in requests:
+            promise = request._status_promise
+            if promise is None:
+                continue
+            remaining = _remaining(deadline)
+            try:
+                promise.wait(self.options.submit_timeout if remaining is None else remaining)
+                request.timed_out = False
+            except JobTimeout:
+                raise
+            except TimeoutError:
+                request.timed_out = True
+            else:
+                request._status_promise = None
+        return requests
+
+    # ---- connections -----------------------------------------------------------------------------------------------
+
+    @property
+    def connection_list(self) -> list[GearmanConnection]:
+        """The servers, in the order of the configuration."""
+        return [self._connection(server.address) for server in self._dispatcher.pool.servers]
+
+    def _connection(self, address: ServerAddress) -> GearmanConnection:
+        return self._connections.setdefault(address, GearmanConnection(address))
+
+    def add_connection(self, hostport_tuple: Any) -> GearmanConnection:
+        """Take in a server given as (host, port), and return it."""
+        self.add_server(hostport_tuple)
+        return self._connection(parse_server(hostport_tuple))
+
+    def add_ssl_connection(self, host: str, port: int, keyfile: str, certfile: str, ca_certs: str) -> GearmanConnection:
+        """Take in a server that is spoken to through TLS, and return it."""
+        server = {"host": host, "port": port, "keyfile": keyfile, "certfile": certfile, "ca_certs": ca_certs}
+        return self.add_connection(server)
+
+    def poll_connections_until_stopped(
+        self,
+        submitted_connections: Sequence[GearmanConnection],
+        callback_fxn: Callable[[bool], object],
+        timeout: float | None = None,
+    ) -> bool:
+        """Call ``callback_fxn`` after each activity of the servers, until it returns something false or the time is up.
+
+        It is called once at the start, with False. The connections are those of ``connection_list``; the argument is
+        there for programs that pass it.
+
+        Args:
+            timeout: How long, in seconds; for ever if None.
+
+        Returns:
+            Whether anything has come from a server.
+        """
+        known = set(self.connection_list)
+        for connection in submitted_connections:
+            if connection not in known:
+                raise ValueError(f"{connection!r} is not one of this client's connections")
+        deadline = _deadline(timeout, None)
+        self._dispatcher.start()
+        any_activity = False
+        activity = False
+        while True:
+            # Asked for before the callback looks, so that nothing that comes in between is missed.
+            waiter = self._dispatcher.expect_activity()
+            if not callback_fxn(activity):
+                return any_activity
+            remaining = _remaining(deadline)
+            if remaining is not None and remaining <= 0:
+                return any_activity
+            activity = waiter.acquire(timeout=-1 if remaining is None else remaining)
+            any_activity = any_activity or activity
+
+    def shutdown(self) -> None:
+        """Close the client; `close` is the newer name."""
+        self.close()
+
+
+def _requests(job_requests: Iterable[GearmanJobRequest]) -> list[GearmanJobRequest]:
+    if not isinstance(job_requests, (list, tuple, set)):
+        raise TypeError(f"job_requests is a {type(job_requests).__name__}; it must be a list of GearmanJobRequest")
+    requests = list(job_requests)
+    for request in requests:
+        if not isinstance(request, GearmanJobRequest):
+            raise TypeError(f"{request!r} is not a GearmanJobRequest")
+    return requests
+
+
+def _deadline(poll_timeout: float | None, timeout: float | None) -> float | None:
+    if poll_timeout is not None and timeout is not None:
+        raise TypeError("timeout is the older name of poll_timeout; give one of them")
+    limit = poll_timeout if timeout is None else timeout
+    return None if limit is None else monotonic() + limit
+
+
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - monotonic())
+
+
+def _raise_refusal(request: GearmanJobRequest, future: JobFuture) -> None:
+    """Raise what keeps a request from having been accepted; how an accepted job ended is in its state."""
+    error = future._exception
+    if error is None or isinstance(error, JobFailed):
+        return
+    if isinstance(error, ConnectionLost):
+        # A loss is no exception here, unless sending again was asked for and did not help.
+        if request.max_connection_attempts > 1 and request.job.handle is None:
+            text = f"task {request.job.task!r} was sent {request.connection_attempts} times and never accepted ({error})"
+            raise ExceededConnectionAttempts(text, server=error.server, task=error.task, unique=error.unique) from error
+        return
+    if isinstance(error, GearmanError) and request.job.handle is None:
+        raise error
+
+

@@ -1,0 +1,153 @@
+"""DNS, connect and TLS handshake, each attempt on a thread of its own, because each of them can block.
+
+The I/O thread starts an attempt and is handed a connected, non-blocking socket or an error. A resolver that hangs
+cannot be interrupted; its attempt then counts as failed after ``timeout``, and what it brings later is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import ConnectionError, ConnectTimeout, GearmanError, TLSError
+from ..options import ServerAddress
+from .io_thread import Timer
+
+__all__ = ["Attempt", "connect"]
+
+#: Seconds of silence before TCP keepalive probes, seconds between them, and how many may be missed: middleboxes that
+#: drop idle connections are told of this one's life well before their usual 5 minutes.
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+
+Outcome = socket.socket | GearmanError
+_E = TypeVar("_E", bound=GearmanError)
+
+
+class Attempt:
+    """One attempt to connect. ``done`` is called on the attempt's thread, once, with a socket or an error."""
+
+    def __init__(self, address: ServerAddress, timeout: float, done: Callable[[Attempt, Outcome], None]) -> None:
+        self.address = address
+        self.timeout = timeout
+        self.finished = False
+        #: Runs out when the attempt takes longer than it may.
+        self.timer: Timer | None = None
+        self._done = done
+
+    def start(self, name: str) -> None:
+        """Start the attempt's thread.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down and starts no threads any more.
+        """
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def _run(self) -> None:
+        outcome: Outcome
+        try:
+            outcome = connect(self.address, self.timeout)
+        except GearmanError as error:
+            outcome = error
+        except Exception as error:  # whatever it is, the I/O thread waits for an outcome
+            outcome = _error(ConnectionError, self.address, f"cannot connect: {error!r}", error)
+        self.finished = True
+        self._done(self, outcome)
+
+
+def connect(address: ServerAddress, timeout: float) -> socket.socket:
+    """Return a connected, non-blocking socket, after the TLS handshake if the address asks for TLS.
+
+    The name is resolved anew for each attempt and its addresses are tried in random order. Blocks for at most
+    ``timeout`` seconds after the name is resolved.
+
+    Raises:
+        ConnectTimeout: the time was up.
+        TLSError: the handshake failed; the text says why.
+        ConnectionError: the name has no address, or nobody listens there.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise _error(ConnectionError, address, f"cannot resolve the name {address.host!r}: {error}", error) from None
+    random.shuffle(found)
+    failure: GearmanError | None = None
+    for family, kind, protocol, _, target in found:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            break
+        try:
+            return _connect_one(address, family, kind, protocol, target, remaining)
+        except GearmanError as error:
+            failure = error
+    raise failure or _timeout(address, timeout)
+
+
+def _connect_one(
+    address: ServerAddress, family: int, kind: int, protocol: int, target: object, timeout: float
+) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.settimeout(timeout)
+        started = time.monotonic()
+        sock.connect(target)  # type: ignore[arg-type]
+        _set_options(sock)
+        if address.ssl_context is not None:
+            sock.settimeout(max(0.001, timeout - (time.monotonic() - started)))
+            sock = _wrap(address, sock)
+        sock.setblocking(False)
+        return sock
+    except GearmanError:
+        sock.close()
+        raise
+    except TimeoutError:
+        sock.close()
+        raise _timeout(address, timeout) from None
+    except OSError as error:
+        sock.close()
+        raise _error(ConnectionError, address, f"cannot connect: {error.strerror or error}", error) from None
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _set_options(sock: socket.socket) -> None:
+    # Packets are gathered before they are sent, so waiting for more in the kernel would only add delay.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE.items():
+        if hasattr(socket, option):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _wrap(address: ServerAddress, sock: socket.socket) -> socket.socket:
+    context = address.ssl_context
+    assert context is not None
+    try:
+        return context.wrap_socket(sock, server_hostname=address.server_hostname or address.host)
+    except ssl.SSLCertVerificationError as error:
+        raise _error(TLSError, address, f"the server's certificate was refused: {error.verify_message}", error) from None
+    except ssl.SSLError as error:
+        reason = error.reason or str(error)
+        hint = " (does the server speak TLS on this port?)" if reason == "WRONG_VERSION_NUMBER" else ""
+        raise _error(TLSError, address, f"the TLS handshake failed: {reason}{hint}", error) from None
+    except (ConnectionResetError, BrokenPipeError, EOFError) as error:
+        text = "the server closed the connection during the TLS handshake (does it speak TLS on this port?)"
+        raise _error(TLSError, address, text, error) from None
+
+
+def _timeout(address: ServerAddress, timeout: float) -> ConnectTimeout:
+    return _error(ConnectTimeout, address, f"no connection within connect_timeout ({timeout:g} s)", None)
+
+
+def _error(kind: type[_E], address: ServerAddress, text: str, cause: BaseException | None) -> _E:
+    error = kind(f"{address}: {text}", server=str(address), retryable=True)
+    error.__cause__ = cause
+    return error

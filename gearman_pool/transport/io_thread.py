@@ -1,0 +1,290 @@
+"""The one background thread of a client: selector, waker, timers.
+
+Threads: `post`, `wake` and `ensure_running` may be called from any thread and take no lock. Everything else belongs
+to the I/O thread itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from . import syscalls
+
+__all__ = ["IOThread", "Pollable", "Timer"]
+
+#: Dead timers are dropped from the heap when there are this many and they are the larger half of it.
+_DEAD_TIMERS = 1024
+
+
+class Pollable(Protocol):
+    """What the selector watches."""
+
+    def on_ready(self, readable: bool, writable: bool) -> None:
+        """Called on the I/O thread when the socket is ready. Must not block."""
+
+
+class Timer:
+    """A call that is due at a moment of the monotonic clock."""
+
+    __slots__ = ("_call", "_owner", "when")
+
+    def __init__(self, owner: IOThread, when: float, call: Callable[[], object]) -> None:
+        self.when = when
+        self._call: Callable[[], object] | None = call
+        self._owner = owner
+
+    def cancel(self) -> None:
+        """Do not make the call. Harmless when it has been made."""
+        if self._call is not None:
+            self._call = None
+            self._owner.timer_died()
+
+    def run(self) -> None:
+        """Make the call unless it was cancelled."""
+        call, self._call = self._call, None
+        if call is not None:
+            call()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the call is still to be made."""
+        return self._call is not None
+
+
+class IOThread:
+    """A selector loop on a daemon thread that starts with the first use.
+
+    ``turn`` is called once in each turn, after what was ready has been handled; it returns True if there is more to do
+    at once. ``on_error`` is told of an exception that nobody expected; the loop goes on after it. ``on_stop`` runs last.
+
+    ``sleeping`` is written by the I/O thread alone: it sets it, looks once more for work, waits, and clears it. A caller
+    that reads True after it has put its work in place sends a wake-up; one that reads False knows that the thread will
+    look again. (Letting callers clear the flag loses wake-ups.)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        turn: Callable[[], bool],
+        has_work: Callable[[], bool],
+        on_error: Callable[[BaseException], None],
+        on_stop: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self.running = False
+        self.sleeping = False
+        self.stopped = False
+        self.ended = False
+        self.wake_at = 0.0
+        self.now = clock()
+        self.receive = syscalls.receiver()
+        self.wakeups = 0
+        self._turn = turn
+        self._has_work = has_work
+        self._on_error = on_error
+        self._on_stop = on_stop
+        self._inbox: deque[Callable[[], object]] = deque()
+        self._role: dict[str, int] = {}
+        self._selector: selectors.BaseSelector | None = None
+        self._waker: tuple[socket.socket, socket.socket] | None = None
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._timer_numbers = itertools.count()
+        self._dead_timers = 0
+        self._waiters: deque[threading.Lock] = deque()
+
+    # ---- from any thread -------------------------------------------------------------------------------------------
+
+    def ensure_running(self) -> None:
+        """Start the thread unless it runs. Several callers may start one each; all but one of those end at once.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down and starts no threads any more.
+        """
+        if not self.running and not self.stopped:
+            threading.Thread(target=self._run, name=self.name, daemon=True).start()
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Have ``call`` made on the I/O thread, soon."""
+        self._inbox.append(call)
+        self.wake()
+
+    def post_by(self, when: float, call: Callable[[], object]) -> None:
+        """Have ``call`` made on the I/O thread before ``when``; it is not woken for that if it wakes in time anyway."""
+        self._inbox.append(call)
+        if when < self.wake_at:
+            self.wake()
+
+    def wake(self) -> None:
+        """Make the I/O thread look for work, if it sleeps."""
+        waker = self._waker
+        if self.sleeping and waker is not None:
+            # A full buffer means that a wake-up is on its way; a closed one that the thread has ended.
+            with contextlib.suppress(OSError):
+                syscalls.send(waker[1], b"\0")
+
+    def is_current(self) -> bool:
+        """Whether the caller is the I/O thread."""
+        return self._role.get("io") == threading.get_ident()
+
+    def wait_stopped(self, timeout: float | None) -> bool:
+        """Wait until the thread has ended; return whether it has. At once if it never ran."""
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        if self._role and not self.ended:
+            waiter.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+        return self.ended or not self._role
+
+    # ---- the child of a fork ---------------------------------------------------------------------------------------
+
+    def close_after_fork(self) -> None:
+        """Close the descriptors that the child inherited, and touch nothing else.
+
+        The selector is shared with the parent: taking a socket out of it here would make the parent deaf.
+        """
+        self.stopped = True
+        self.sleeping = False
+        selector, self._selector = self._selector, None
+        waker, self._waker = self._waker, None
+        if selector is not None:
+            selector.close()
+        if waker is not None:
+            for end in waker:
+                end.close()
+
+    # ---- the I/O thread --------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End the loop after this turn."""
+        self.stopped = True
+
+    def run_leftovers(self) -> None:
+        """Make the calls that were posted to a loop that has ended."""
+        while self._inbox:
+            with contextlib.suppress(Exception):  # one call's failure must not keep the next from closing its socket
+                self._inbox.popleft()()
+
+    def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
+        """Have ``call`` made after ``delay`` seconds."""
+        return self.call_at(self.clock() + delay, call)
+
+    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
+        """Have ``call`` made at ``when`` on the monotonic clock."""
+        timer = Timer(self, when, call)
+        heapq.heappush(self._timers, (when, next(self._timer_numbers), timer))
+        return timer
+
+    def timer_died(self) -> None:
+        """Count a cancelled timer, and clear the heap of them when they are many."""
+        self._dead_timers += 1
+        if self._dead_timers > _DEAD_TIMERS and self._dead_timers * 2 > len(self._timers):
+            self._timers = [item for item in self._timers if item[2].alive]
+            heapq.heapify(self._timers)
+            self._dead_timers = 0
+
+    def watch(self, sock: socket.socket, pollable: Pollable) -> None:
+        """Call ``pollable.on_ready`` whenever ``sock`` can be read."""
+        assert self._selector is not None
+        self._selector.register(sock, selectors.EVENT_READ, pollable)
+
+    def watch_writes(self, sock: socket.socket, pollable: Pollable, writes: bool) -> None:
+        """Watch for writability too, or no longer."""
+        assert self._selector is not None
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writes else 0)
+        self._selector.modify(sock, events, pollable)
+
+    def unwatch(self, sock: socket.socket) -> None:
+        """Stop watching a socket, before it is closed."""
+        if self._selector is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(sock)
+
+    def _run(self) -> None:
+        me = threading.get_ident()
+        if self._role.setdefault("io", me) != me:
+            return
+        selector = self._selector = selectors.DefaultSelector()
+        self._waker = (reader, writer) = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        selector.register(reader, selectors.EVENT_READ, None)
+        self.running = True
+        try:
+            while not self.stopped:
+                try:
+                    self._one_turn(selector, reader)
+                except Exception as error:  # the loop must outlive whatever nobody thought of
+                    self._on_error(error)
+        finally:
+            self.stopped = True
+            self._on_stop()
+            self._selector = None
+            self._waker = None
+            selector.close()
+            reader.close()
+            writer.close()
+            self.ended = True
+            while self._waiters:
+                self._waiters.popleft().release()
+
+    def _one_turn(self, selector: selectors.BaseSelector, reader: socket.socket) -> None:
+        self.sleeping = True
+        if self._inbox or self._has_work():
+            timeout: float | None = 0.0
+        else:
+            timeout = self._until_next_timer()
+        self.wake_at = float("inf") if timeout is None else self.clock() + timeout
+        try:
+            ready = selector.select(timeout)
+        finally:
+            self.sleeping = False
+        self.wakeups += 1
+        self.now = self.clock()
+        for key, events in ready:
+            pollable = key.data
+            if pollable is None:
+                with contextlib.suppress(OSError):
+                    reader.recv(4096)
+            else:
+                pollable.on_ready(bool(events & selectors.EVENT_READ), bool(events & selectors.EVENT_WRITE))
+        # Sockets first, timers after: a process that was stopped for a while finds answers and due health checks at
+        # once, and must not take a server for dead whose answer lies there unread.
+        self._run_timers()
+        self._run_inbox()
+        while self._turn():
+            pass
+
+    def _until_next_timer(self) -> float | None:
+        timers = self._timers
+        while timers and not timers[0][2].alive:
+            heapq.heappop(timers)
+            self._dead_timers = max(0, self._dead_timers - 1)
+        return max(0.0, timers[0][0] - self.clock()) if timers else None
+
+    def _run_timers(self) -> None:
+        timers = self._timers
+        now = self.now
+        while timers and timers[0][0] <= now:
+            timer = heapq.heappop(timers)[2]
+            if timer.alive:
+                timer.run()
+            else:
+                self._dead_timers = max(0, self._dead_timers - 1)
+            timers = self._timers
+
+    def _run_inbox(self) -> None:
+        inbox = self._inbox
+        # No more than is there now: calls that post calls must not keep the sockets waiting.
+        for _ in range(len(inbox)):
+            inbox.popleft()()

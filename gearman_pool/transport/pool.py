@@ -1,0 +1,610 @@
+"""The pool: servers, their health and backoff, the choice of a server, and the budget of what may be in flight.
+
+Threads: `submit`, `choose`, `full`, `in_flight`, `wait_for_room` and `infos` may be called from any thread; they read tuples that the
+I/O thread publishes whole, and take no lock. Everything else belongs to the I/O thread.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Any, Protocol
+
+from ..errors import ClientClosed, ConnectionLost, ConnectTimeout, GearmanError, InvalidClientState, ServerUnavailable
+from ..events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Counters, Event, ServerInfo
+from ..options import ClientOptions, ServerAddress
+from ..protocol.commands import Command
+from ..protocol.packets import pack, packet_size
+from ..protocol.session import Entry, ReplySession
+from ..protocol.session import Event as SessionEvent
+from .connection import Connection, LostEntries
+from .connector import Attempt, Outcome
+from .io_thread import IOThread, Timer
+from .policies import STICKY, make_policy
+
+__all__ = ["SERVER_MOVES", "Handler", "Pool", "Query", "Server", "ServerState"]
+
+
+class ServerState(str, Enum):
+    """Where a server stands."""
+
+    DOWN = "DOWN"
+    CONNECTING = "CONNECTING"
+    UP = "UP"
+    DRAINING = "DRAINING"
+
+
+#: The state machine of a server: what may follow what, and why. The documentation draws this table.
+SERVER_MOVES: dict[ServerState, dict[ServerState, str]] = {
+    ServerState.DOWN: {ServerState.CONNECTING: "first use, or the backoff is over", ServerState.DRAINING: "removed"},
+    ServerState.CONNECTING: {
+        ServerState.UP: "answered an ECHO_REQ",
+        ServerState.DOWN: "refused, timed out, or did not answer",
+        ServerState.DRAINING: "removed",
+    },
+    ServerState.UP: {ServerState.DOWN: "the last connection was lost", ServerState.DRAINING: "removed"},
+    ServerState.DRAINING: {ServerState.DOWN: "nothing is in flight there any more"},
+}
+
+#: A server that was up for less than this, in seconds, is backed off from as if the attempt had failed.
+_STABLE_AFTER = 10.0
+
+#: How long a sticky policy waits at the very start for the server it prefers, in seconds.
+_COLD_START = 1.0
+
+#: An unanswered health check makes a connection suspect after this part of ``health_check_timeout``.
+_SUSPECT_PART = 1 / 3
+
+#: The most that a packet below `COPY_LIMIT` takes, arguments included.
+_SMALL_PACKET = 80 * 1024
+
+_PROBE = b"gearman_pool"
+
+
+class Query:
+    """Base for what stands as a token behind requests that are no jobs. Called on the I/O thread; must not block."""
+
+    def answered(self, connection: Connection, value: Any) -> None:
+        """The reply came."""
+
+    def refused(self, connection: Connection, code: str, text: str) -> None:
+        """ERROR came in place of the reply."""
+
+    def lost(self, error: GearmanError) -> None:
+        """The connection was lost before the reply came, or no server could be had."""
+
+
+class Handler(Protocol):
+    """Who owns the requests. Called on the I/O thread; must not block."""
+
+    def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
+        """The session has understood these."""
+
+    def on_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
+        """A connection is gone; these are what it held."""
+
+    def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
+        """No server could be had for this entry in time."""
+
+    def emit(self, event: Event) -> None:
+        """Tell the listeners, elsewhere."""
+
+
+class _Probe(Query):
+    """A health check on its way."""
+
+    def __init__(self, pool: Pool, started: float) -> None:
+        self._pool = pool
+        self.started = started
+        self.sent = pool.io.clock()
+        self.done = False
+        self.timers: list[Timer] = []
+
+    def answered(self, connection: Connection, value: Any) -> None:
+        self.done = True
+        # Cancelled, not left to find out that all is well: an idle client must not wake for them.
+        for timer in self.timers:
+            timer.cancel()
+        self._pool.probe_answered(connection, self)
+
+
+class Server:
+    """One server: its state, its connections, and when to try again.
+
+    ``up`` is a tuple that the I/O thread replaces whole; any thread may read it. All else belongs to the I/O thread.
+    """
+
+    def __init__(self, address: ServerAddress) -> None:
+        self.address = address
+        self.key = str(address).encode()
+        self.state = ServerState.DOWN
+        self.up: tuple[Connection, ...] = ()
+        self.connections: list[Connection] = []
+        self.attempts: list[Attempt] = []
+        self.fresh = True
+        self.failures = 0
+        self.generation = 0
+        self.latency: float | None = None
+        self.last_error: GearmanError | None = None
+        self.retry: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Server {self.address} {self.state.value}, {self.pending} in flight>"
+
+    @property
+    def pending(self) -> int:
+        """How many requests and jobs are in flight there. Runs on any thread."""
+        return sum(connection.pending for connection in self.up)
+
+    def move(self, state: ServerState) -> None:
+        """Go to another state.
+
+        Raises:
+            InvalidClientState: the table has no such move; that is a bug.
+        """
+        if state not in SERVER_MOVES[self.state]:
+            raise InvalidClientState(f"server {self.address}: no move from {self.state.value} to {state.value}")
+        self.state = state
+
+
+class Pool:
+    """All connections of one client.
+
+    A server counts as up only once it has answered an ECHO_REQ: a frozen one still accepts connections, and about 4 MB.
+    """
+
+    def __init__(
+        self,
+        io: IOThread,
+        addresses: tuple[ServerAddress, ...],
+        options: ClientOptions,
+        new_session: Callable[[], ReplySession],
+        handler: Handler,
+        counters: Counters,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.io = io
+        self.options = options
+        self.handler = handler
+        self.counters = counters
+        #: All servers in the order of the configuration, and those that take jobs. Replaced whole by the I/O thread.
+        self.servers: tuple[Server, ...] = tuple(Server(address) for address in addresses)
+        self.available: tuple[Server, ...] = ()
+        self.connections: tuple[Connection, ...] = ()
+        self.closing = False
+        self._policy = make_policy(options.policy)
+        self._sticky = options.policy in STICKY
+        self._holding = self._sticky and len(addresses) > 1
+        self._new_session = new_session
+        self._random = rng or random.Random()
+        self._waiting: deque[tuple[float, bytes | Server | None, Entry]] = deque()
+        self._waiting_timer: Timer | None = None
+        self._room_waiters: deque[threading.Lock] = deque()
+        # The longest packet seen, for a cheap upper bound of what is queued; see `_too_many_bytes`.
+        self._largest = _SMALL_PACKET
+        io.post(self._start)
+
+    # ---- any thread ------------------------------------------------------------------------------------------------
+
+    def submit(self, entry: Entry, key: bytes | Server | None, timeout: float | None = None) -> None:
+        """Put a request in line on some server, or let it wait for one. Never blocks.
+
+        It waits for ``timeout`` seconds, or ``submit_timeout``; a `Server` as the key means that one and no other.
+        """
+        connection = self.choose(key)
+        if connection is None:
+            wait = self.options.submit_timeout if timeout is None else timeout
+            self.io.post(partial(self.park, entry, key, self.io.clock() + wait))
+        else:
+            connection.submit(entry)
+
+    def choose(self, key: bytes | Server | None) -> Connection | None:
+        """Return the connection for a request with this key, or None if it must wait."""
+        available = self.available
+        if isinstance(key, Server):
+            server: Server | None = key
+        elif self._holding:
+            server = self._choose_with_fresh(available, key)
+        elif len(available) == 1:
+            server = available[0]
+        elif available:
+            server = self._policy(available, key)
+        else:
+            return None
+        connections = server.up if server is not None else ()
+        if len(connections) == 1:
+            return connections[0]
+        return min(connections, key=_pending) if connections else None
+
+    def _choose_with_fresh(self, available: tuple[Server, ...], key: bytes | None) -> Server | None:
+        """At the start: wait for a preferred server whose first attempt is still under way."""
+        candidates = tuple(server for server in self.servers if server in available or server.fresh)
+        server: Server | None = self._policy(candidates, key) if candidates else None
+        return server if server in available else None
+
+    def in_flight(self) -> int:
+        """Return how many requests and jobs are held: queued, unanswered, unfinished, or waiting for a server."""
+        count = len(self._waiting)
+        for connection in self.connections:
+            count += connection.pending
+        return count
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a server."""
+        return len(self._waiting)
+
+    def full(self, size: int) -> bool:
+        """Whether one more job, of ``size`` bytes, is more than the budget allows."""
+        if size > self._largest:
+            self._largest = size
+        return self.in_flight() >= self.options.max_in_flight or self._too_many_bytes(size)
+
+    def _too_many_bytes(self, size: int) -> bool:
+        # Counted from the queues themselves: a counter would drift with each caller that is interrupted between taking
+        # and giving back. Counting them all is rarely needed, because short queues cannot hold too much.
+        limit = self.options.max_outbound_bytes
+        queued = len(self._waiting)
+        for connection in self.connections:
+            queued += len(connection.queue) + 1
+        if (queued + 1) * self._largest <= limit:
+            return False
+        held = sum(packet_size(entry[0]) for _, _, entry in list(self._waiting))
+        held += sum(connection.outbound_bytes() for connection in self.connections)
+        return held > 0 and held + size > limit
+
+    def wait_for_room(self, size: int, deadline: float) -> bool:
+        """Wait until the budget has room for one more job; return False if that took too long."""
+        while self.full(size):
+            waiter = threading.Lock()
+            waiter.acquire()
+            self._room_waiters.append(waiter)
+            self.io.wake()
+            remaining = deadline - self.io.clock()
+            if remaining <= 0:
+                return not self.full(size)
+            if self.full(size):
+                waiter.acquire(timeout=remaining)
+        return True
+
+    def infos(self) -> tuple[ServerInfo, ...]:
+        """Return what is known of each server."""
+        return tuple(self._info(server) for server in self.servers)
+
+    def _info(self, server: Server) -> ServerInfo:
+        retry = server.retry
+        return ServerInfo(
+            address=str(server.address),
+            state=server.state.value,
+            connections=len(server.up),
+            in_flight=server.pending,
+            latency=server.latency,
+            last_error=str(server.last_error) if server.last_error is not None else None,
+            retry_in=max(0.0, retry.when - self.io.clock()) if retry is not None and retry.alive else None,
+        )
+
+    def unavailable(self, why: str = "no server could be reached") -> ServerUnavailable:
+        """Return an error that names every server and its last error."""
+        errors = {str(server.address): _last_error(server) for server in self.servers}
+        if not errors:
+            return ServerUnavailable("no servers are configured: give GearmanClient a list of addresses", retryable=False)
+        details = "; ".join(f"{address}: {text}" for address, text in errors.items())
+        error = ServerUnavailable(f"{why} within submit_timeout ({self.options.submit_timeout:g} s): {details}")
+        error.servers = errors
+        return error
+
+    # ---- the I/O thread: the turn ----------------------------------------------------------------------------------
+
+    def turn(self) -> bool:
+        """Send what has gathered, and let callers in that wait for room."""
+        for connection in self.connections:
+            if connection.queue:
+                connection.pump()
+        while self._room_waiters and not self.full(0):
+            try:
+                self._room_waiters.popleft().release()
+            except IndexError:
+                break
+        return False
+
+    def has_work(self) -> bool:
+        """Whether something is queued that no reply will set going."""
+        return any(connection.wants_pump for connection in self.connections)
+
+    # ---- the I/O thread: waiting requests --------------------------------------------------------------------------
+
+    def park(self, entry: Entry, key: bytes | Server | None, deadline: float) -> None:
+        """Send the request, or let it wait for a server until ``deadline``."""
+        if self.closing:
+            self.handler.on_unroutable(entry, ClientClosed("the client was closed before the job was sent"))
+        elif not self.servers:
+            self.handler.on_unroutable(entry, self.unavailable())
+        elif not self._try(entry, key):
+            self._waiting.append((deadline, key, entry))
+            self._watch_waiting()
+
+    def _try(self, entry: Entry, key: bytes | Server | None) -> bool:
+        try:
+            connection = self.choose(key)
+        except Exception as error:  # a policy of the user's
+            self.handler.on_unroutable(entry, GearmanError(f"the policy failed: {error!r}"))
+            return True
+        if connection is None:
+            return False
+        connection.submit(entry)
+        return True
+
+    def _unpark(self) -> None:
+        for _ in range(len(self._waiting)):
+            deadline, key, entry = self._waiting.popleft()
+            if not self._try(entry, key):
+                self._waiting.append((deadline, key, entry))
+
+    def _watch_waiting(self) -> None:
+        if self._waiting and (self._waiting_timer is None or not self._waiting_timer.alive):
+            self._waiting_timer = self.io.call_at(min(item[0] for item in self._waiting), self._expire)
+
+    def _expire(self) -> None:
+        now = self.io.clock()
+        self._waiting_timer = None
+        late = [item for item in self._waiting if item[0] <= now]
+        self._waiting = deque(item for item in self._waiting if item[0] > now)
+        for _, _, entry in late:
+            self.handler.on_unroutable(entry, self.unavailable())
+        self._watch_waiting()
+
+    def withdraw(self, token: object) -> bool:
+        """Take a token's request off the waiting ones or a queue; return whether it was still there."""
+        for item in self._waiting:
+            if item[2][2] is token:
+                self._waiting.remove(item)
+                return True
+        return any(connection.withdraw(token) for connection in self.connections)
+
+    # ---- the I/O thread: connecting --------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self.io.call_later(_COLD_START, self._end_cold_start)
+        for server in self.servers:
+            self._connect(server)
+
+    def _end_cold_start(self) -> None:
+        for server in self.servers:
+            server.fresh = False
+        self._publish()
+
+    def add(self, address: ServerAddress) -> None:
+        """Take a server in."""
+        if all(server.address != address or server.state is ServerState.DRAINING for server in self.servers):
+            server = Server(address)
+            server.fresh = False
+            self.servers = (*self.servers, server)
+            self._connect(server)
+
+    def remove(self, address: ServerAddress, drain: bool) -> None:
+        """Take a server out: give it no more jobs, and close it when what is in flight there is done, or at once."""
+        for server in self.servers:
+            if server.address == address:
+                if server.state is not ServerState.DRAINING:
+                    server.move(ServerState.DRAINING)
+                if server.retry is not None:
+                    server.retry.cancel()
+                self._publish()
+                self._drain(server, drain)
+
+    def _drain(self, server: Server, wait: bool) -> None:
+        if wait and any(connection.pending for connection in server.connections):
+            self.io.call_later(0.05, partial(self._drain, server, wait))
+            return
+        for connection in list(server.connections):
+            connection.lose(ConnectionLost(f"{server.address}: the server was removed", server=str(server.address)))
+        if server.state is ServerState.DRAINING:
+            server.move(ServerState.DOWN)
+        self.servers = tuple(other for other in self.servers if other is not server)
+        self._publish()
+
+    def _connect(self, server: Server) -> None:
+        if self.closing or server not in self.servers or server.state is ServerState.DRAINING:
+            return
+        if server.state is ServerState.DOWN:
+            server.move(ServerState.CONNECTING)
+        # An attempt that hangs in the resolver cannot be ended; as long as one does, there is no use in another.
+        for _ in range(self.options.connections_per_server - len(server.connections) - len(server.attempts)):
+            self._attempt(server)
+
+    def _attempt(self, server: Server) -> None:
+        started = self.io.clock()
+        attempt = Attempt(server.address, self.options.connect_timeout, partial(self._attempt_ended, server, started))
+        server.attempts.append(attempt)
+        attempt.timer = self.io.call_later(
+            self.options.connect_timeout + 0.1, partial(self._attempt_hangs, server, attempt)
+        )
+        try:
+            attempt.start(f"{self.io.name}-connect")
+        except RuntimeError as error:
+            server.attempts.remove(attempt)
+            self._failed(server, GearmanError(f"{server.address}: {error}"))
+
+    def _attempt_ended(self, server: Server, started: float, attempt: Attempt, outcome: Outcome) -> None:
+        """Runs on the attempt's thread."""
+        self.io.post(partial(self._attempted, server, started, attempt, outcome))
+        if self.io.ended and isinstance(outcome, socket.socket):
+            outcome.close()
+
+    def _attempt_hangs(self, server: Server, attempt: Attempt) -> None:
+        if attempt in server.attempts and server.state is ServerState.CONNECTING and not attempt.finished:
+            text = f"{server.address}: no connection within connect_timeout ({attempt.timeout:g} s); the resolver may hang"
+            self._failed(server, ConnectTimeout(text, server=str(server.address)))
+
+    def _attempted(self, server: Server, started: float, attempt: Attempt, outcome: Outcome) -> None:
+        if attempt in server.attempts:
+            server.attempts.remove(attempt)
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if isinstance(outcome, GearmanError):
+            if server.state is ServerState.CONNECTING or server.state is ServerState.UP:
+                self._failed(server, outcome)
+            else:
+                self._retry_later(server)
+            return
+        if self.closing or server not in self.servers or server.state in (ServerState.DRAINING, ServerState.DOWN):
+            outcome.close()
+            self._retry_later(server)
+            return
+        server.generation += 1
+        connection = Connection(self, server, outcome, self._new_session(), server.generation)
+        server.connections.append(connection)
+        self.connections = (*self.connections, connection)
+        probe = _Probe(self, started)
+        greeting: list[Entry] = [*connection.session.greeting(), (pack(Command.ECHO_REQ, _PROBE), Command.ECHO_RES, probe)]
+        self._expect(connection, probe)
+        connection.start(greeting)
+
+    def _failed(self, server: Server, error: GearmanError) -> None:
+        """An attempt failed, or a connection did not last: note it, and try again after the backoff."""
+        server.last_error = error
+        server.fresh = False
+        self.counters.connections_failed += 1
+        if server.state is ServerState.CONNECTING:
+            server.move(ServerState.DOWN)
+        self._retry_later(server)
+        retry_in = max(0.0, server.retry.when - self.io.clock()) if server.retry is not None else 0.0
+        self.handler.emit(ConnectionFailed(str(server.address), str(error), retry_in))
+        self._publish()
+
+    def _retry_later(self, server: Server) -> None:
+        if self.closing or server not in self.servers or server.state is ServerState.DRAINING:
+            return
+        if server.retry is not None and server.retry.alive:
+            return
+        first, longest = self.options.reconnect_backoff
+        # Full jitter: clients that lost a server together must not come back together.
+        delay = self._random.uniform(0, min(longest, first * 2 ** min(server.failures, 32)))
+        server.failures += 1
+        server.retry = self.io.call_later(delay, partial(self._connect, server))
+
+    # ---- the I/O thread: health ------------------------------------------------------------------------------------
+
+    def probe_answered(self, connection: Connection, probe: _Probe) -> None:
+        """A health check was answered: the first one makes the connection usable."""
+        server = connection.server
+        server.latency = self.io.now - probe.sent
+        if not connection.up and not connection.closed:
+            connection.up = True
+            connection.up_since = self.io.now
+            server.last_error = None
+            server.fresh = False
+            if server.state is ServerState.CONNECTING:
+                server.move(ServerState.UP)
+            self.counters.connections_opened += 1
+            self.handler.emit(ConnectionOpened(str(server.address), self.io.now - probe.started))
+            self.io.call_later(self.options.health_check_interval, partial(self._check, connection))
+            self._publish()
+        elif connection.suspect:
+            connection.suspect = False
+            self._publish()
+
+    def _check(self, connection: Connection) -> None:
+        if connection.closed:
+            return
+        probe = _Probe(self, self.io.now)
+        connection.submit((pack(Command.ECHO_REQ, _PROBE), Command.ECHO_RES, probe))
+        connection.pump()
+        self._expect(connection, probe)
+        self.io.call_later(self.options.health_check_interval, partial(self._check, connection))
+
+    def _expect(self, connection: Connection, probe: _Probe) -> None:
+        timeout = self.options.health_check_timeout
+        probe.timers.append(self.io.call_later(timeout * _SUSPECT_PART, partial(self._suspect, connection, probe)))
+        probe.timers.append(self.io.call_later(timeout, partial(self._check_unanswered, connection, probe)))
+
+    def _suspect(self, connection: Connection, probe: _Probe) -> None:
+        if not probe.done and not connection.closed and connection.last_heard < probe.sent:
+            connection.suspect = True
+            self._publish()
+
+    def _check_unanswered(self, connection: Connection, probe: _Probe) -> None:
+        if probe.done or connection.closed:
+            return
+        timeout = self.options.health_check_timeout
+        silent = self.io.now - max(connection.last_heard, probe.sent)
+        if silent < timeout and connection.up:
+            # It talks, but has not come to the ECHO_REQ yet: there is much to answer before it.
+            again = partial(self._check_unanswered, connection, probe)
+            probe.timers.append(self.io.call_later(timeout - silent, again))
+            return
+        address = str(connection.server.address)
+        text = f"{address}: no answer to a health check within health_check_timeout ({timeout:g} s)"
+        connection.lose(ConnectionLost(text, server=address, retryable=True))
+
+    # ---- the I/O thread: the end of a connection -------------------------------------------------------------------
+
+    def connection_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
+        """Account for a connection that has been closed, and hand over what it held."""
+        server = connection.server
+        was_up = connection.up_since > 0
+        server.connections.remove(connection)
+        self.connections = tuple(other for other in self.connections if other is not connection)
+        if was_up:
+            self.counters.connections_lost += 1
+            if self.io.now - connection.up_since >= _STABLE_AFTER:
+                server.failures = 0
+            server.last_error = error
+            self._publish()
+            if not server.up and server.state is ServerState.UP:
+                server.move(ServerState.DOWN)
+            self._retry_later(server)
+            jobs = len(entries.unanswered) + len(entries.accepted)
+            self.handler.emit(ConnectionClosed(str(server.address), None if self.closing else str(error), jobs))
+        else:
+            self._failed(server, error)
+        self.handler.on_lost(connection, error, entries)
+
+    def _publish(self) -> None:
+        for server in self.servers:
+            usable = [c for c in server.connections if c.up] if server.state is not ServerState.DRAINING else []
+            server.up = tuple([c for c in usable if not c.suspect] or usable)
+        up = [server for server in self.servers if server.up]
+        self.available = tuple([server for server in up if not server.up[0].suspect] or up)
+        self._holding = self._sticky and any(server.fresh for server in self.servers)
+        if self._waiting and self.available:
+            self._unpark()
+
+    def close(self, error: GearmanError) -> None:
+        """Close every connection; what they and the waiting line held is handed over with ``error``."""
+        self.closing = True
+        for server in self.servers:
+            if server.retry is not None:
+                server.retry.cancel()
+        for connection in self.connections:
+            connection.lose(error)
+        self.available = ()
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, entry in waiting:
+            self.handler.on_unroutable(entry, error)
+        while self._room_waiters:
+            self._room_waiters.popleft().release()
+
+    def close_after_fork(self) -> list[LostEntries]:
+        """In the child of a fork: close the inherited descriptors and return what the parent has in flight."""
+        self.closing = True
+        self.io.close_after_fork()
+        lost = [connection.close_after_fork() for connection in self.connections]
+        lost.append(LostEntries([entry for _, _, entry in self._waiting], [], []))
+        self.available = ()
+        return lost
+
+
+def _pending(connection: Connection) -> int:
+    return connection.pending
+
+
+def _last_error(server: Server) -> str:
+    if server.last_error is None:
+        return server.state.value.lower()
+    return str(server.last_error).removeprefix(f"{server.address}: ")
