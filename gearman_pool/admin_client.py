@@ -614,7 +614,7 @@ def _checked_timeout(timeout: float | None) -> float | None:
 def _sizes(max_size: int | Sequence[int] | None) -> list[str]:
     if max_size is None:
         return []
-    sizes = [max_size] if isinstance(max_size, int) else list(max_size)
+    sizes = list(max_size) if isinstance(max_size, Sequence) else [max_size]
     if not 1 <= len(sizes) <= 3:
         raise ValueError(f"max_size is {max_size!r}; it must be one size, or one to three of them (high, normal, low)")
     for size in sizes:

@@ -1,8 +1,8 @@
 """The threads on which users' callbacks run: never the I/O thread.
 
-There are as many as are needed so that a callback that blocks holds up nobody: a new one starts when all are busy, up to
-`MAX_THREADS`, and one that has had nothing to do for a while ends. Callbacks of one job go through one `Mailbox`, so they
-run one after the other, in order.
+There are as many as are needed so that a callback that blocks holds up nobody: a new one starts when all are busy, up
+to `MAX_THREADS`, and one that has had nothing to do for a while ends. Callbacks of one job go through one `Mailbox`, so
+they run one after the other, in order.
 """
 
 from __future__ import annotations

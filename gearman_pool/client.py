@@ -22,7 +22,15 @@ from .errors import GearmanError, InvalidClientState
 from .events import ClientStats, ServerInfo
 from .future import JobFuture
 from .job import GearmanJob, GearmanJobRequest, JobReference, JobStatus
-from .options import ClientOptions, ServerAddress, encode_task, encode_unique, parse_server, parse_servers, servers_from_env
+from .options import (
+    ClientOptions,
+    ServerAddress,
+    encode_task,
+    encode_unique,
+    parse_server,
+    parse_servers,
+    servers_from_env,
+)
 from .promise import Promise
 from .protocol.client import number
 from .protocol.commands import Command, submit_command
@@ -63,12 +71,12 @@ _ECHO = b"gearman_pool ping"
 class GearmanClient(PythonGearmanClient):
     """A client for Gearman job servers, to be shared by all threads of a process.
 
-    Creating one does no I/O: its background thread and its connections start with the first use, in the process that uses
-    it first or after a fork. All methods may be called from any thread.
+    Creating one does no I/O: its background thread and its connections start with the first use, in the process that
+    uses it first or after a fork. All methods may be called from any thread.
 
     Args:
-        host_list: The servers: a list of ``"host"``, ``"host:port"``, ``(host, port)`` or python-gearman's TLS dicts; or a
-            DSN such as ``"gearman://h1:4730,h2/?policy=failover"`` (``gearmans://`` for TLS).
+        host_list: The servers: a list of ``"host"``, ``"host:port"``, ``(host, port)`` or python-gearman's TLS dicts;
+            or a DSN such as ``"gearman://h1:4730,h2/?policy=failover"`` (``gearmans://`` for TLS).
         random_unique_bytes: Random bytes in a generated unique, 8 to 31.
         options: See `ClientOptions`; each may also stand in the DSN, and what is given here wins.
 
@@ -120,7 +128,9 @@ class GearmanClient(PythonGearmanClient):
     def _new_dispatcher(self, addresses: tuple[ServerAddress, ...]) -> Dispatcher:
         # No reference back to the client: one that nobody refers to any more must go, though its thread still runs.
         connections = self._connections
-        return Dispatcher(addresses, self.options, partial(_connection_for, connections), self._decode, self.random_unique_bytes)
+        return Dispatcher(
+            addresses, self.options, partial(_connection_for, connections), self._decode, self.random_unique_bytes
+        )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **options: Unpack[ClientOptionsDict]) -> Self:
@@ -160,8 +170,8 @@ class GearmanClient(PythonGearmanClient):
                 running at the server is joined. Made up if None.
             priority: ``PRIORITY_NONE``, ``PRIORITY_LOW`` or ``PRIORITY_HIGH``.
             timeout: After this many seconds the job ends here with `JobTimeout`. No limit if None.
-            max_retries: How often the job is sent again when its connection is lost: it may then run twice. The client's
-                ``max_retries`` if None.
+            max_retries: How often the job is sent again when its connection is lost: it may then run twice. The
+                client's ``max_retries`` if None.
             on_status: Called with numerator and denominator on a callback thread.
             on_data: Called with each piece of data, decoded, on a callback thread; it is then kept nowhere else.
             on_warning: Called with each warning, likewise.
@@ -222,7 +232,8 @@ class GearmanClient(PythonGearmanClient):
     ) -> Iterator[Any]:
         """Submit a job for each item and yield the results in the items' order.
 
-        The first ``window`` jobs are submitted at once, each further one when a result is taken: an endless iterable works.
+        The first ``window`` jobs are submitted at once, each further one when a result is taken: an endless iterable
+        works.
 
         Args:
             window: How many jobs may be in flight, at most; never more than ``max_in_flight``.
@@ -373,9 +384,13 @@ class GearmanClient(PythonGearmanClient):
                 return JobStatus(False, False)
             future = request._future
             live = future is not None and future._connection is not None
-            query = self._ask_status(self._server(str(job.connection.address)), job.handle, None if live else job.unique, timeout)
+            query = self._ask_status(
+                self._server(str(job.connection.address)), job.handle, None if live else job.unique, timeout
+            )
         else:
-            raise TypeError(f"status() takes a JobFuture, GearmanJobRequest, JobReference or str, not {type(what).__name__}")
+            raise TypeError(
+                f"status() takes a JobFuture, GearmanJobRequest, JobReference or str, not {type(what).__name__}"
+            )
         status: JobStatus = query.promise.wait(timeout)
         return status
 
@@ -395,7 +410,12 @@ class GearmanClient(PythonGearmanClient):
         return answers[0]
 
     def _ask_status(
-        self, server: Server, handle: str | None, unique: str | bytes | None, timeout: float, request: GearmanJobRequest | None = None
+        self,
+        server: Server,
+        handle: str | None,
+        unique: str | bytes | None,
+        timeout: float,
+        request: GearmanJobRequest | None = None,
     ) -> StatusQuery:
         """Ask a server for a job: by its unique if there is one, because handles repeat after a restart."""
         query = StatusQuery(str(server.address), handle, request)
@@ -613,7 +633,9 @@ def _epoch(at: datetime | float) -> bytes:
     """Return whole seconds since the epoch, rounded up: a job must not come early."""
     if isinstance(at, datetime):
         if at.tzinfo is None:
-            raise ValueError("at= is a datetime without a time zone; give an aware one, such as datetime.now(timezone.utc)")
+            raise ValueError(
+                "at= is a datetime without a time zone; give an aware one, such as datetime.now(timezone.utc)"
+            )
         at = at.timestamp()
     if isinstance(at, bool) or not isinstance(at, (int, float)):
         raise TypeError(f"at= takes an aware datetime or seconds since the epoch, not {type(at).__name__}")
@@ -630,5 +652,3 @@ def _in_event_loop() -> bool:
     if asyncio is None:
         return False
     return asyncio._get_running_loop() is not None
-
-

@@ -1,7 +1,7 @@
 """What a client does with what its connections tell it: futures, retries, time limits, lost jobs.
 
-A `Dispatcher` is one process's half of a client: the pool, the I/O thread and the callback threads. A fork leaves it behind,
-and the child's client gets a new one.
+A `Dispatcher` is one process's half of a client: the pool, the I/O thread and the callback threads. A fork leaves it
+behind, and the child's client gets a new one.
 
 Threads: methods under the banner ANY THREAD may be called from any thread and take no lock. All others run on the I/O
 thread, which owns every job from the moment its packet is in line.
@@ -77,7 +77,8 @@ log = logging.getLogger("gearman_pool.client")
 #: How long the I/O thread waits for a lock that a caller may hold, in seconds; then a callback thread goes on with it.
 PATIENCE = 0.02
 
-#: How long the callback thread waits for it. Nobody holds it so long but a caller that was interrupted and left it taken.
+#: How long the callback thread waits for it. Nobody holds it so long but a caller that was interrupted and left it
+#: taken.
 LOST_LOCK = 2.0
 
 #: How many silent jobs are asked after in one sweep of one connection, so that a sweep stays short.
@@ -165,7 +166,8 @@ class Dispatcher:
         if not self.pool.wait_for_room(size, self.io.clock() + timeout):
             raise ClientSaturated(
                 f"no room for task {future.request.job.task!r} within submit_timeout ({timeout:g} s): "
-                f"{self.pool.in_flight()} of max_in_flight {self.options.max_in_flight} jobs are in flight, {self._outbound()} of "
+                f"{self.pool.in_flight()} of max_in_flight {self.options.max_in_flight} jobs are in flight, "
+                f"{self._outbound()} of "
                 f"max_outbound_bytes {self.options.max_outbound_bytes} wait to be sent; slow down or raise the limits",
                 task=future.request.job.task,
                 retryable=True,
@@ -234,7 +236,8 @@ class Dispatcher:
         for lost in self.pool.close_after_fork():
             for token in (*(entry[2] for entry in (*lost.unsent, *lost.unanswered)), *lost.accepted):
                 error = ForkedProcess(
-                    "the job was submitted by the parent process, which gets its result; submit it here if it is wanted here"
+                    "the job was submitted by the parent process, which gets its result; "
+                    "submit it here if it is wanted here"
                 )
                 if isinstance(token, JobFuture):
                     token._replace_guard()
@@ -304,7 +307,9 @@ class Dispatcher:
             elif kind == LATE:
                 self.counters.late_packets += 1
             elif kind == FAIL:
-                self._worker_failed(token, JobFailed(f"the worker of task {token.request.job.task!r} said that it failed"))
+                self._worker_failed(
+                    token, JobFailed(f"the worker of task {token.request.job.task!r} said that it failed")
+                )
             elif kind == EXCEPTION:
                 self._worker_raised(token, value)
             else:
@@ -324,9 +329,13 @@ class Dispatcher:
         job.connection = self._connection_for(connection.server.address)
         request._move(JOB_CREATED)
         if self._listeners:
-            self.emit(JobAccepted(str(connection.server.address), str(job.task), str(job.unique), handle, request.background))
+            self.emit(
+                JobAccepted(str(connection.server.address), str(job.task), str(job.unique), handle, request.background)
+            )
         if request.background:
-            self._finish(future, JOB_CREATED, JobReference(str(connection.server.address), handle, str(job.unique)), None)
+            self._finish(
+                future, JOB_CREATED, JobReference(str(connection.server.address), handle, str(job.unique)), None
+            )
             return
         future._connection = connection
         future._heard = self._sweep
@@ -351,7 +360,8 @@ class Dispatcher:
     def _worker_raised(self, future: JobFuture, data: bytes) -> None:
         future.request.exception_data = data
         error = JobException(
-            f"the worker of task {future.request.job.task!r} raised an exception; .data holds what it said ({len(data)} bytes)"
+            f"the worker of task {future.request.job.task!r} raised an exception; "
+            f".data holds what it said ({len(data)} bytes)"
         )
         error.data = data
         self._worker_failed(future, error)
@@ -537,7 +547,9 @@ class Dispatcher:
         self._forget(future)
         sent = future.request.state == JOB_CREATED
         text = f"task {task!r} has no result after its timeout of {timeout:g} s"
-        text += "; the server was not told, and a worker may still run it" if sent else "; the server had not accepted it"
+        text += (
+            "; the server was not told, and a worker may still run it" if sent else "; the server had not accepted it"
+        )
         self._finish(future, JOB_FAILED, None, JobTimeout(text, maybe_sent=True))
 
     def _start_sweeping(self) -> None:
@@ -571,8 +583,8 @@ class Dispatcher:
         self._forget(future)
         self.counters.jobs_lost += 1
         text = (
-            f"{connection.server.address} no longer has the job of task {future.job.task!r}, and never said how it ended; "
-            "it may or may not have run"
+            f"{connection.server.address} no longer has the job of task {future.job.task!r}, and never "
+            "said how it ended; it may or may not have run"
         )
         self._finish(future, JOB_FAILED, None, JobLost(text, server=str(connection.server.address), maybe_sent=True))
 
@@ -725,7 +737,9 @@ def _copy(error: GearmanError) -> GearmanError:
 
 
 def _connection_lost(connection: Connection, request: Any, error: GearmanError) -> ConnectionLost:
-    text = f"the connection was lost while task {_text(request.job.task)!r} was at the server; it may have run ({error})"
+    text = (
+        f"the connection was lost while task {_text(request.job.task)!r} was at the server; it may have run ({error})"
+    )
     lost = ConnectionLost(text, server=str(connection.server.address), maybe_sent=True, retryable=True)
     lost.__cause__ = error
     return lost
@@ -738,7 +752,7 @@ def _call_back(future: JobFuture, callback: Callable[..., object], decode: bool,
 
 
 def _resolve_stubborn(future: JobFuture, outcome: str, result: Any, error: BaseException | None) -> None:
-    """On a callback thread: resolve a future whose lock a caller holds, or was interrupted with and will never release."""
+    """On a callback thread: resolve a future whose lock a caller holds, or has left taken when interrupted."""
     done = future._resolve(outcome, result, error, LOST_LOCK)
     if done is None:
         future._replace_guard()

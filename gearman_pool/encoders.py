@@ -76,8 +76,8 @@ class BytesEncoder(DataEncoder):
             return bytes(memoryview(encodable_object))
         except TypeError:
             raise EncodeError(
-                f"a payload of type {type(encodable_object).__name__} is not bytes: give bytes or str, or choose an encoder "
-                "that takes it, such as data_encoder=JSONEncoder"
+                f"a payload of type {type(encodable_object).__name__} is not bytes: give bytes or str, or choose an "
+                "encoder that takes it, such as data_encoder=JSONEncoder"
             ) from None
 
     @classmethod
@@ -136,9 +136,8 @@ def encode_payload(encoder: Encoder, payload: Any) -> bytes:
     except EncodeError:
         raise
     except Exception as error:
-        raise EncodeError(
-            f"{_name(encoder)} cannot encode a payload of type {type(payload).__name__}: it raised {type(error).__name__}"
-        ) from error
+        what = f"a payload of type {type(payload).__name__}"
+        raise EncodeError(f"{_name(encoder)} cannot encode {what}: it raised {type(error).__name__}") from error
     if type(encoded) is bytes:
         return encoded
     if isinstance(encoded, str):
@@ -147,8 +146,8 @@ def encode_payload(encoder: Encoder, payload: Any) -> bytes:
         return bytes(memoryview(encoded))
     except TypeError:
         raise EncodeError(
-            f"{_name(encoder)}.encode() returned {type(encoded).__name__} for a payload of type {type(payload).__name__}; "
-            "it must return bytes or str"
+            f"{_name(encoder)}.encode() returned {type(encoded).__name__} for a payload of type "
+            f"{type(payload).__name__}; it must return bytes or str"
         ) from None
 
 

@@ -49,6 +49,7 @@ __all__ = [
     "ServerUnavailable",
     "ClientSaturated",
     "ClientClosed",
+    "AnyTimeout",
     "JobTimeout",
     "JobFailed",
     "JobException",
@@ -78,8 +79,8 @@ class GearmanError(Exception):
         task: The name of the job's task; None where it is not about a job.
         unique: The job's unique; None where it is not about a job.
         maybe_sent: Whether the job may have reached a server, so that it may run, or have run.
-        retryable: Whether the same call may succeed later with nothing changed; what its class says if None. Whether the
-            job may then run twice is what ``maybe_sent`` tells.
+        retryable: Whether the same call may succeed later with nothing changed; what its class says if None.
+            Whether the job may then run twice is what ``maybe_sent`` tells.
 
     Example::
 
@@ -171,17 +172,14 @@ class ClientClosed(GearmanError):
 
 # Code written for Python 3.10 catches concurrent.futures.TimeoutError, which is the built-in one only since 3.11.
 if sys.version_info >= (3, 11):
-
-    class _FutureTimeout(TimeoutError):
-        """What a future's ``result(timeout)`` raises."""
-
+    AnyTimeout = TimeoutError
 else:
 
-    class _FutureTimeout(TimeoutError, concurrent.futures.TimeoutError):
-        """What a future's ``result(timeout)`` raises."""
+    class AnyTimeout(TimeoutError, concurrent.futures.TimeoutError):
+        """What waiting for a future raises when the time is up; the job goes on."""
 
 
-class JobTimeout(GearmanError, _FutureTimeout):
+class JobTimeout(GearmanError, AnyTimeout):
     """The job's own ``timeout`` ran out. It has ended here, but a worker may still run it."""
 
 

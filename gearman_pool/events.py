@@ -33,7 +33,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOpened(Event):
-    """A connection has answered its first health check and takes jobs. ``duration``: seconds from the start of the attempt."""
+    """A connection has answered its first health check and takes jobs.
+
+    ``duration``: seconds from the start of the attempt.
+    """
 
     duration: float
 
@@ -153,7 +156,8 @@ _METHODS: dict[type[Event], str] = {
 class ServerInfo:
     """One server as the client sees it.
 
-    ``state``: ``"UP"``, ``"CONNECTING"``, ``"DOWN"`` or ``"DRAINING"``. ``connections``: how many are up. ``in_flight``:
+    ``state``: ``"UP"``, ``"CONNECTING"``, ``"DOWN"`` or ``"DRAINING"``. ``connections``: how many are up.
+    ``in_flight``:
     requests and jobs there. ``latency``: seconds of the last health check's round trip, None before the first.
     ``last_error``: why it is or was down. ``retry_in``: seconds until the next attempt, None if none is due.
     """

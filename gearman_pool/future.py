@@ -3,8 +3,8 @@
 Two things differ from the standard library's class, both on purpose:
 
 * ``result()`` does not wait on a condition. A waiting caller adds a lock of its own to a list, looks at the state once
-  more, and waits for that lock; the I/O thread sets the state and then releases the locks it finds. An exception that is
-  raised into a waiting caller from outside (Ctrl-C, a time limit) can leave the standard class's lock taken, and the
+  more, and waits for that lock; the I/O thread sets the state and then releases the locks it finds. An exception that
+  is raised into a waiting caller from outside (Ctrl-C, a time limit) can leave the standard class's lock taken, and the
   thread that resolves futures then waits for it for ever: a ThreadPoolExecutor froze after about 150 such exceptions.
 * The lock that `concurrent.futures.wait` and `as_completed` rely on is still there and still guards the state, but the
   I/O thread waits for it 20 ms at the most; then a callback thread resolves that future.
@@ -59,7 +59,8 @@ class _Guard(_RLock):  # type: ignore[misc]
 class JobFuture(concurrent.futures.Future[Any]):
     """The future of one job. Made by `GearmanClient.submit` and its like, not by users.
 
-    It works wherever a `concurrent.futures.Future` does (`wait`, `as_completed`, `asyncio.wrap_future`), and with ``await``.
+    It works wherever a `concurrent.futures.Future` does (`wait`, `as_completed`, `asyncio.wrap_future`), and with
+    ``await``.
     All methods may be called from any thread. Done callbacks run on a callback thread, or at once if the job is done.
 
     Attributes:
@@ -72,8 +73,10 @@ class JobFuture(concurrent.futures.Future[Any]):
         thumbnail = future.result(timeout=5)
     """
 
-    # ``_condition`` guards ``_state``, ``_result``, ``_exception``, ``_done_callbacks`` and ``_waiters`` (the standard library's names).
-    # ``_blocked`` and ``_watchers`` are lists of callers' own locks, changed by single operations. The rest is the dispatcher's.
+    # ``_condition`` guards ``_state``, ``_result``, ``_exception``, ``_done_callbacks`` and ``_waiters`` (the
+    # standard library's names).
+    # ``_blocked`` and ``_watchers`` are lists of callers' own locks, changed by single operations. The rest is the
+    # dispatcher's.
     __slots__ = (
         "_blocked",
         "_callback_list",
@@ -154,7 +157,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         return self._callback_list
 
     @property
-    def _waiters(self) -> list[Any]:
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
         if self._waiter_list is None:
             self._waiter_list = []
         return self._waiter_list
@@ -225,8 +228,8 @@ class JobFuture(concurrent.futures.Future[Any]):
     def cancel(self) -> bool:
         """Withdraw the job if it is not on its way, or ask the server to drop it if no worker has it.
 
-        Blocks for the server's answer, for ``health_check_timeout`` at the most; in a thread that runs an asyncio loop it
-        only asks, and returns False unless the job had not been sent.
+        Blocks for the server's answer, for ``health_check_timeout`` at the most; in a thread that runs an asyncio
+        loop it only asks, and returns False unless the job had not been sent.
 
         Returns:
             Whether the job is cancelled. False once a worker has it, or if it is done.
@@ -359,7 +362,8 @@ class JobFuture(concurrent.futures.Future[Any]):
         """Set the outcome and wake who waits for it.
 
         Returns:
-            True if it was set, False if there was one already, None if the lock could not be had in ``patience`` seconds.
+            True if it was set, False if there was one already, None if the lock could not be had in ``patience``
+            seconds.
         """
         guard = self._condition
         if not guard.acquire(False) and not (patience and guard.acquire(timeout=patience)):

@@ -74,7 +74,7 @@ class GearmanJob:
         return {"task": self.task, "job_handle": self.handle, "unique": self.unique, "data": self.data}
 
     def __repr__(self) -> str:
-        return f"<GearmanJob connection={self.connection}, handle={self.handle!r}, task={self.task!r}, unique={self.unique!r}>"
+        return f"<GearmanJob {self.handle!r} at {self.connection}, task={self.task!r}, unique={self.unique!r}>"
 
 
 def _as_it_is(data: Any) -> Any:
@@ -232,7 +232,8 @@ class GearmanJobRequest:
         return self.status
 
     def __repr__(self) -> str:
-        return f"<GearmanJobRequest task={self.job.task!r}, unique={self.job.unique!r}, state={self.state}, timed_out={self.timed_out}>"
+        timed_out = ", timed out" if self.timed_out else ""
+        return f"<GearmanJobRequest {self.state}{timed_out}, task={self.job.task!r}, unique={self.job.unique!r}>"
 
     # ---- the client's own ------------------------------------------------------------------------------------------
 
@@ -352,7 +353,9 @@ class JobReference:
     unique: str
 
     def __str__(self) -> str:
-        return "/".join(quote(part, safe=":[].-_", errors="surrogateescape") for part in (self.server, self.handle, self.unique))
+        return "/".join(
+            quote(part, safe=":[].-_", errors="surrogateescape") for part in (self.server, self.handle, self.unique)
+        )
 
     @classmethod
     def parse(cls, text: str) -> JobReference:

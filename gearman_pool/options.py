@@ -97,8 +97,8 @@ def parse_server(item: Any) -> ServerAddress:
     """Return the address that ``item`` means.
 
     Args:
-        item: ``"host"``, ``"host:port"``, ``"[::1]:4730"``, ``"::1"``, the same as bytes, ``(host, port)``, a `ServerAddress`, or
-            python-gearman's dict of host, port, keyfile, certfile and ca_certs for TLS.
+        item: ``"host"``, ``"host:port"``, ``"[::1]:4730"``, ``"::1"``, the same as bytes, ``(host, port)``, a
+            `ServerAddress`, or python-gearman's dict of host, port, keyfile, certfile and ca_certs for TLS.
 
     Raises:
         ValueError, TypeError: it means none; the text says what to write.
@@ -122,7 +122,9 @@ def _parse_text(text: str) -> ServerAddress:
     if "@" in text:
         raise ValueError("a server must not have a user or password: Gearman knows none; write host:port")
     if "/" in text:
-        raise ValueError(f"{text!r} is not a server; write host:port, or gearman://host:port/ as the whole of the servers")
+        raise ValueError(
+            f"{text!r} is not a server; write host:port, or gearman://host:port/ as the whole of the servers"
+        )
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
@@ -137,7 +139,9 @@ def _parse_text(text: str) -> ServerAddress:
 def _parse_dict(item: Mapping[str, Any]) -> ServerAddress:
     unknown = set(item) - {"host", "port", "keyfile", "certfile", "ca_certs"}
     if unknown or "host" not in item:
-        raise ValueError(f"a server's dict has host and, if wanted, port, keyfile, certfile and ca_certs; this one has {sorted(item)}")
+        raise ValueError(
+            f"a server's dict has host and perhaps port, keyfile, certfile, ca_certs; this one has {sorted(item)}"
+        )
     context = None
     if any(item.get(name) for name in ("keyfile", "certfile", "ca_certs")):
         context = make_ssl_context(item.get("ca_certs"), item.get("certfile"), item.get("keyfile"))
@@ -226,7 +230,9 @@ def servers_from_env(environ: Mapping[str, str] | None = None) -> tuple[tuple[Se
     environ = os.environ if environ is None else environ
     text = environ.get("GEARMAN_SERVERS", "")
     if not text.strip():
-        raise ValueError("the environment variable GEARMAN_SERVERS is not set; write host:port, with commas between several")
+        raise ValueError(
+            "the environment variable GEARMAN_SERVERS is not set; write host:port, with commas between several"
+        )
     addresses, options = parse_servers(text)
     names = ("GEARMAND_CA_CERTIFICATE", "GEARMAN_CLIENT_PEM", "GEARMAN_CLIENT_KEY")
     files = [environ.get(name) or None for name in names]
@@ -271,8 +277,8 @@ class ClientOptions:
         health_check_interval: Between two ECHO_REQ on a connection.
         health_check_timeout: For the answer; without one the connection is given up.
         max_retries: How often a job is sent again when its connection is lost. It may then run twice.
-        policy: ``"random"``, ``"round_robin"``, ``"failover"`` (the first that is up), ``"least_pending"``, ``"unique"`` (equal
-            uniques on one server), or a callable of (servers, key) that returns one of the servers.
+        policy: ``"random"``, ``"round_robin"``, ``"failover"`` (the first that is up), ``"least_pending"``,
+            ``"unique"`` (equal uniques on one server), or a callable of (servers, key) that returns one of the servers.
         connections_per_server: More than 1 helps only when large payloads keep small jobs waiting.
         max_in_flight: Jobs held at the same time; beyond, `submit` blocks.
         max_outbound_bytes: Bytes that wait to be sent; beyond, `submit` blocks.
@@ -317,7 +323,9 @@ class ClientOptions:
             if self.policy not in _POLICIES:
                 raise ValueError(f"policy is {self.policy!r}; it must be one of {', '.join(_POLICIES)}, or a callable")
         elif not callable(self.policy):
-            raise TypeError(f"policy is a {type(self.policy).__name__}; it must be one of {', '.join(_POLICIES)}, or a callable")
+            raise TypeError(
+                f"policy is a {type(self.policy).__name__}; it must be one of {', '.join(_POLICIES)}, or a callable"
+            )
         object.__setattr__(self, "reconnect_backoff", _backoff(self.reconnect_backoff))
         object.__setattr__(self, "listeners", tuple(self.listeners))
         encode_name(self.prefix, "prefix", MAX_TASK_BYTES)

@@ -16,13 +16,18 @@ class Promise:
     and then release the locks they find. Whatever moment the caller is interrupted at, nobody else is held up.
     """
 
-    __slots__ = ("_error", "_value", "_waiters", "done")
+    __slots__ = ("_done", "_error", "_value", "_waiters")
 
     def __init__(self) -> None:
-        self.done = False
+        self._done = False
         self._value: Any = None
         self._error: BaseException | None = None
         self._waiters: list[threading.Lock] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self._done
 
     def set(self, value: Any) -> None:
         """Give the value. Ignored if there is an outcome."""
@@ -37,7 +42,7 @@ class Promise:
             return
         self._value = value
         self._error = error
-        self.done = True
+        self._done = True
         while True:
             try:
                 self._waiters.pop().release()
@@ -55,7 +60,7 @@ class Promise:
             BaseException: what `fail` was given.
         """
         deadline = None if timeout is None else monotonic() + timeout
-        while not self.done:
+        while not self._done:
             waiter = threading.Lock()
             waiter.acquire()
             self._waiters.append(waiter)

@@ -1,7 +1,8 @@
 """python-gearman's client interface, on the same engine as the futures.
 
 The methods, arguments and attributes are those of python-gearman 2; where its documentation and its code differ, the
-documentation wins here. What drove its sockets (pollers, command handlers) has no counterpart: the I/O thread does that.
+documentation wins here. What drove its sockets (pollers, command handlers) has no counterpart: the I/O thread does
+that.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ class PythonGearmanClient:
             timeout: The older name of ``poll_timeout``.
 
         Returns:
-            The request. Its ``state`` is ``JOB_COMPLETE``, ``JOB_FAILED``, or ``JOB_UNKNOWN`` with ``connection_failed``
-            when the connection was lost after the job was sent.
+            The request. Its ``state`` is ``JOB_COMPLETE``, ``JOB_FAILED``, or ``JOB_UNKNOWN`` with
+            ``connection_failed`` when the connection was lost after the job was sent.
 
         Raises:
             ServerUnavailable: it could be sent to no server.
@@ -143,7 +144,9 @@ class PythonGearmanClient:
                 print(request.result)
         """
         job = {"task": task, "data": data, "unique": unique, "priority": priority}
-        requests = self.submit_multiple_jobs([job], background, wait_until_complete, max_retries, poll_timeout, timeout=timeout)
+        requests = self.submit_multiple_jobs(
+            [job], background, wait_until_complete, max_retries, poll_timeout, timeout=timeout
+        )
         return requests[0]
 
     def submit_multiple_jobs(
@@ -158,7 +161,9 @@ class PythonGearmanClient:
     ) -> list[GearmanJobRequest]:
         """Submit a job for each dict of task, data and, if wanted, unique and priority; see `submit_job`."""
         if not isinstance(jobs_to_submit, (list, tuple, set)):
-            raise TypeError(f"jobs_to_submit is a {type(jobs_to_submit).__name__}; it must be a list of dicts of task and data")
+            raise TypeError(
+                f"jobs_to_submit is a {type(jobs_to_submit).__name__}; it must be a list of dicts of task and data"
+            )
         requests = [self._request_of(job, background, max_retries) for job in jobs_to_submit]
         return self.submit_multiple_requests(requests, wait_until_complete, poll_timeout, timeout=timeout)
 
@@ -185,9 +190,13 @@ class PythonGearmanClient:
         return list(processed)
 
     def wait_until_jobs_accepted(
-        self, job_requests: Iterable[GearmanJobRequest], poll_timeout: float | None = None, *, timeout: float | None = None
+        self,
+        job_requests: Iterable[GearmanJobRequest],
+        poll_timeout: float | None = None,
+        *,
+        timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Submit those requests that are not under way, and wait until the servers have accepted all; see `submit_job`."""
+        """Submit those that are not under way, and wait until the servers have accepted all; see `submit_job`."""
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
         waited = []
@@ -207,7 +216,11 @@ class PythonGearmanClient:
         return requests
 
     def wait_until_jobs_completed(
-        self, job_requests: Iterable[GearmanJobRequest], poll_timeout: float | None = None, *, timeout: float | None = None
+        self,
+        job_requests: Iterable[GearmanJobRequest],
+        poll_timeout: float | None = None,
+        *,
+        timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
         """Wait until all requests are complete, failed or lost, or the time is up; see `submit_job`."""
         requests = _requests(job_requests)
@@ -226,7 +239,9 @@ class PythonGearmanClient:
             InvalidClientState: it is under way, or complete.
         """
         if current_request._future is not None or current_request.state != JOB_UNKNOWN:
-            raise InvalidClientState(f"{current_request!r} is {current_request.state}; only a new or a lost request can be sent")
+            raise InvalidClientState(
+                f"{current_request!r} is {current_request.state}; only a new or a lost request can be sent"
+            )
         current_request.connection_failed = False
         self._send(self._future_of(current_request, current_request._unique_given, False), None)
         return current_request
@@ -248,7 +263,9 @@ class PythonGearmanClient:
         unknown = set(job) - {"task", "data", "unique", "priority"}
         missing = {"task", "data"} - set(job)
         if unknown or missing:
-            raise TypeError(f"a job is a dict of task, data and, if wanted, unique and priority; this one has {sorted(job)}")
+            raise TypeError(
+                f"a job is a dict of task, data and, if wanted, unique and priority; this one has {sorted(job)}"
+            )
         unique = job.get("unique")
         gearman_job = self.job_class(None, None, job["task"], unique or self._dispatcher.new_unique(), job["data"])
         request = self.job_request_class(gearman_job, job.get("priority"), background, max_retries + 1)
@@ -278,7 +295,11 @@ class PythonGearmanClient:
         return self.get_job_statuses([current_request], poll_timeout, timeout=timeout)[0]
 
     def get_job_statuses(
-        self, job_requests: Iterable[GearmanJobRequest], poll_timeout: float | None = None, *, timeout: float | None = None
+        self,
+        job_requests: Iterable[GearmanJobRequest],
+        poll_timeout: float | None = None,
+        *,
+        timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
         """Ask for the status of several requests at once; see `get_job_status`."""
         requests = _requests(job_requests)
@@ -298,7 +319,11 @@ class PythonGearmanClient:
         return self.wait_until_job_statuses_received(requests, _remaining(deadline))
 
     def wait_until_job_statuses_received(
-        self, job_requests: Iterable[GearmanJobRequest], poll_timeout: float | None = None, *, timeout: float | None = None
+        self,
+        job_requests: Iterable[GearmanJobRequest],
+        poll_timeout: float | None = None,
+        *,
+        timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
         """Wait for the answers to questions that are on their way; see `get_job_status`."""
         requests = _requests(job_requests)
@@ -409,10 +434,10 @@ def _raise_refusal(request: GearmanJobRequest, future: JobFuture) -> None:
     if isinstance(error, ConnectionLost):
         # A loss is no exception here, unless sending again was asked for and did not help.
         if request.max_connection_attempts > 1 and request.job.handle is None:
-            text = f"task {request.job.task!r} was sent {request.connection_attempts} times and never accepted ({error})"
+            text = (
+                f"task {request.job.task!r} was sent {request.connection_attempts} times and never accepted ({error})"
+            )
             raise ExceededConnectionAttempts(text, server=error.server, task=error.task, unique=error.unique) from error
         return
     if isinstance(error, GearmanError) and request.job.handle is None:
         raise error
-
-

@@ -24,7 +24,8 @@ __all__ = [
 ]
 
 #: Kinds of events, besides REPLY and ERROR of `session`. Values: CREATED the handle (str); STATUS (numerator,
-#: denominator); DATA, WARNING, COMPLETE and EXCEPTION the payload; FAIL None; LATE, which has no token, the command's number.
+#: denominator); DATA, WARNING, COMPLETE and EXCEPTION the payload; FAIL None; LATE, which has no token, the command's
+#: number.
 CREATED = 3
 STATUS = 4
 DATA = 5
@@ -227,5 +228,3 @@ def number(text: bytes) -> int:
             return int(float(text))
         except (ValueError, OverflowError):
             return 0
-
-

@@ -51,7 +51,7 @@ Packet = bytes | tuple[bytes, bytes]
 
 def packet_size(packet: Packet) -> int:
     """Return a packet's length on the wire, in bytes."""
-    return len(packet) if type(packet) is bytes else len(packet[0]) + len(packet[1])
+    return len(packet) if isinstance(packet, bytes) else len(packet[0]) + len(packet[1])
 
 
 def pack(command: int, *arguments: bytes, magic: bytes = REQ) -> Packet:
@@ -195,10 +195,13 @@ class Decoder:
                 raise self._bad_magic(buffer[start : start + 4])
             command, size = unpack(buffer, start + 4)
             if command not in legal:
-                raise UnknownCommandError(f"the peer sent command {command}, which it has no right to send or is not known")
+                raise UnknownCommandError(
+                    f"the peer sent command {command}, which it has no right to send or is not known"
+                )
             if size > max_size:
                 raise ProtocolError(
-                    f"a packet of {size} bytes was announced; max_packet_size is {max_size}: raise it if such results are expected"
+                    f"a packet of {size} bytes was announced; max_packet_size is {max_size}: "
+                    "raise it if such results are expected"
                 )
             begin = start + HEADER_SIZE
             end = begin + size
@@ -223,5 +226,6 @@ class Decoder:
         return buffer[start:end].rstrip(b"\r")
 
     def _bad_magic(self, found: bytes) -> ProtocolError:
-        return ProtocolError(f"a packet starts with {found.hex()}, not with {self._magic.hex()}: the peer is not a Gearman server")
-
+        return ProtocolError(
+            f"a packet starts with {found.hex()}, not with {self._magic.hex()}: the peer is not a Gearman server"
+        )

@@ -37,7 +37,8 @@ ERROR = 2
 class ReplySession:
     """The state machine of one connection on which replies are matched by order.
 
-    ``order`` is the line of what the server still owes, oldest first. The transport appends an entry in the same step in
+    ``order`` is the line of what the server still owes, oldest first. The transport appends an entry in the same step
+    in
     which its bytes are put in line; `receive` takes entries off. ``deque`` makes both safe from two threads. All else
     belongs to the thread that calls `receive`.
     """
@@ -89,7 +90,9 @@ class ReplySession:
             if not self._text(expected, token, body, events):
                 return
         else:
-            raise ProtocolError(f"{_name(command)} came where {_name(expected)} was due: the order of replies is in doubt")
+            raise ProtocolError(
+                f"{_name(command)} came where {_name(expected)} was due: the order of replies is in doubt"
+            )
         self.order.popleft()
 
     def _text(self, expected: int, token: Any, line: bytes, events: list[Event]) -> bool:
@@ -113,7 +116,12 @@ def _error(body: bytes) -> tuple[str, str]:
     return code.decode("utf-8", "replace"), text.rstrip(b"\0").decode("utf-8", "replace")
 
 
-_PSEUDO = {NO_REPLY: "a line of text", TEXT_LINE: "a line of text", TEXT_BLOCK: "lines of text", ACCEPTED: "JOB_CREATED"}
+_PSEUDO = {
+    NO_REPLY: "a line of text",
+    TEXT_LINE: "a line of text",
+    TEXT_BLOCK: "lines of text",
+    ACCEPTED: "JOB_CREATED",
+}
 
 
 def _name(command: int) -> str:

@@ -12,8 +12,8 @@ other (140-240 jobs/s with 16 callers and one CPU-bound thread, against 1,500 th
 entry to the holder, who looks again before leaving.
 
 A caller can be interrupted between any two bytecodes (Ctrl-C, time limits by signals). If that happens while it drains,
-``lock`` stays taken: the I/O thread finds no thread in `_drain` behind it and gives the connection up; its jobs go the way
-of a lost connection. Nobody gets another's answer.
+``lock`` stays taken: the I/O thread finds no thread in `_drain` behind it and gives the connection up; its jobs go
+the way of a lost connection. Nobody gets another's answer.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Connection:
                     order.append(entry)
                 queue.popleft()
                 self.sent_packets += 1
-                if type(packet) is bytes:
+                if isinstance(packet, bytes):
                     batch.append(packet)
                     size += len(packet)
                 else:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import ConnectionError, ConnectTimeout, GearmanError, TLSError
+from ..errors import ConnectionError, ConnectTimeout, GearmanError, TLSError  # noqa: A004
 from ..options import ServerAddress
 from .io_thread import Timer
 
@@ -133,7 +133,9 @@ def _wrap(address: ServerAddress, sock: socket.socket) -> socket.socket:
     try:
         return context.wrap_socket(sock, server_hostname=address.server_hostname or address.host)
     except ssl.SSLCertVerificationError as error:
-        raise _error(TLSError, address, f"the server's certificate was refused: {error.verify_message}", error) from None
+        raise _error(
+            TLSError, address, f"the server's certificate was refused: {error.verify_message}", error
+        ) from None
     except ssl.SSLError as error:
         reason = error.reason or str(error)
         hint = " (does the server speak TLS on this port?)" if reason == "WRONG_VERSION_NUMBER" else ""

@@ -64,9 +64,11 @@ class IOThread:
     """A selector loop on a daemon thread that starts with the first use.
 
     ``turn`` is called once in each turn, after what was ready has been handled; it returns True if there is more to do
-    at once. ``on_error`` is told of an exception that nobody expected; the loop goes on after it. ``on_stop`` runs last.
+    at once. ``on_error`` is told of an exception that nobody expected; the loop goes on after it. ``on_stop`` runs
+    last.
 
-    ``sleeping`` is written by the I/O thread alone: it sets it, looks once more for work, waits, and clears it. A caller
+    ``sleeping`` is written by the I/O thread alone: it sets it, looks once more for work, waits, and clears it. A
+    caller
     that reads True after it has put its work in place sends a wake-up; one that reads False knows that the thread will
     look again. (Letting callers clear the flag loses wake-ups.)
     """

@@ -1,7 +1,7 @@
 """The pool: servers, their health and backoff, the choice of a server, and the budget of what may be in flight.
 
-Threads: `submit`, `choose`, `full`, `in_flight`, `wait_for_room` and `infos` may be called from any thread; they read tuples that the
-I/O thread publishes whole, and take no lock. Everything else belongs to the I/O thread.
+Threads: `submit`, `choose`, `full`, `in_flight`, `wait_for_room` and `infos` may be called from any thread; they read
+tuples that the I/O thread publishes whole, and take no lock. Everything else belongs to the I/O thread.
 """
 
 from __future__ import annotations
@@ -292,7 +292,9 @@ class Pool:
         """Return an error that names every server and its last error."""
         errors = {str(server.address): _last_error(server) for server in self.servers}
         if not errors:
-            return ServerUnavailable("no servers are configured: give GearmanClient a list of addresses", retryable=False)
+            return ServerUnavailable(
+                "no servers are configured: give GearmanClient a list of addresses", retryable=False
+            )
         details = "; ".join(f"{address}: {text}" for address, text in errors.items())
         error = ServerUnavailable(f"{why} within submit_timeout ({self.options.submit_timeout:g} s): {details}")
         error.servers = errors
@@ -438,7 +440,9 @@ class Pool:
 
     def _attempt_hangs(self, server: Server, attempt: Attempt) -> None:
         if attempt in server.attempts and server.state is ServerState.CONNECTING and not attempt.finished:
-            text = f"{server.address}: no connection within connect_timeout ({attempt.timeout:g} s); the resolver may hang"
+            text = (
+                f"{server.address}: no connection within connect_timeout ({attempt.timeout:g} s); the resolver may hang"
+            )
             self._failed(server, ConnectTimeout(text, server=str(server.address)))
 
     def _attempted(self, server: Server, started: float, attempt: Attempt, outcome: Outcome) -> None:
@@ -461,7 +465,10 @@ class Pool:
         server.connections.append(connection)
         self.connections = (*self.connections, connection)
         probe = _Probe(self, started)
-        greeting: list[Entry] = [*connection.session.greeting(), (pack(Command.ECHO_REQ, _PROBE), Command.ECHO_RES, probe)]
+        greeting: list[Entry] = [
+            *connection.session.greeting(),
+            (pack(Command.ECHO_REQ, _PROBE), Command.ECHO_RES, probe),
+        ]
         self._expect(connection, probe)
         connection.start(greeting)
 
