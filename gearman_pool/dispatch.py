@@ -566,7 +566,7 @@ class Dispatcher:
         for connection in self.pool.connections:
             session = connection.session
             assert isinstance(session, ClientSession)
-            jobs += session.jobs
+            jobs += len(session.handles)
             silent = [(handle, future) for handle, future in session.accepted() if self._sweep - future._heard > 1]
             for handle, future in silent[:_SWEEP_LIMIT]:
                 future._heard = self._sweep

@@ -7,8 +7,8 @@ from typing import Any
 from ..errors import ProtocolError
 from .commands import Command
 from .packets import DEFAULT_MAX_PACKET_SIZE
-from .session import ERROR, REPLY, TEXT_BLOCK, TEXT_LINE, Event, ReplySession
-from .text import parse_error
+from .session import ERROR, REPLY, Event, ReplySession
+from .text import TEXT_BLOCK, parse_error
 
 __all__ = ["AdminSession"]
 
@@ -41,10 +41,6 @@ class AdminSession(ReplySession):
         super()._reply(command, body, events)
 
     def _text(self, expected: int, token: Any, line: bytes, events: list[Event]) -> bool:
-        if expected == TEXT_LINE:
-            error = parse_error(line)
-            events.append((ERROR, token, error) if error else (REPLY, token, line))
-            return True
         if expected != TEXT_BLOCK:
             return super()._text(expected, token, line, events)
         error = None if self._lines else parse_error(line, coded=True)

@@ -83,11 +83,10 @@ class ClientSession(ReplySession):
     give out the same ones.
     """
 
-    __slots__ = ("_handles", "_exceptions")
+    __slots__ = ("_exceptions",)
 
     def __init__(self, max_packet_size: int = DEFAULT_MAX_PACKET_SIZE, exceptions: bool = True) -> None:
         super().__init__(max_packet_size)
-        self._handles: dict[str, Any] = {}
         self._exceptions = exceptions
 
     def greeting(self) -> list[Entry]:
@@ -96,15 +95,10 @@ class ClientSession(ReplySession):
             return []
         return [(pack(Command.OPTION_REQ, _EXCEPTIONS), Command.OPTION_RES, None)]
 
-    @property
-    def jobs(self) -> int:
-        """How many handles of accepted, unfinished foreground jobs are known."""
-        return len(self._handles)
-
     def accepted(self) -> list[tuple[str, Any]]:
         """Return (handle, token) of every accepted, unfinished foreground job."""
         pairs: list[tuple[str, Any]] = []
-        for handle, holder in self._handles.items():
+        for handle, holder in self.handles.items():
             if type(holder) is _Group:
                 pairs.extend((handle, token) for token in holder.tokens if token is not None)
             else:
@@ -113,7 +107,7 @@ class ClientSession(ReplySession):
 
     def find(self, handle: str) -> Any:
         """Return the token of an accepted, unfinished foreground job, or None."""
-        holder = self._handles.get(handle)
+        holder = self.handles.get(handle)
         if type(holder) is _Group:
             return next((token for token in holder.tokens if token is not None), None)
         return holder
@@ -121,19 +115,19 @@ class ClientSession(ReplySession):
     def abandon(self) -> list[Any]:
         """Forget everything and return the tokens of accepted, unfinished foreground jobs."""
         tokens = [token for _, token in self.accepted()]
-        self._handles.clear()
+        self.handles.clear()
         self.order.clear()
         return tokens
 
     def forget(self, handle: str, token: Any) -> None:
         """Nobody waits for this job any more. What still comes for it is reported as LATE."""
-        holder = self._handles.get(handle)
+        holder = self.handles.get(handle)
         if type(holder) is _Group:
             holder.tokens[:] = [None if other is token else other for other in holder.tokens]
             if not any(other is not None for other in holder.tokens):
-                del self._handles[handle]
+                del self.handles[handle]
         elif holder is not None and holder is token:
-            del self._handles[handle]
+            del self.handles[handle]
 
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes from the server and return what they mean, in order.
@@ -145,7 +139,7 @@ class ClientSession(ReplySession):
         decoder.feed(data)
         events: list[Event] = []
         order = self.order
-        handles = self._handles
+        handles = self.handles
         # The two packets that every job has are handled here, without a call: this loop costs every job.
         for command, body in decoder.packets():
             if command == _CREATED and order:
@@ -193,13 +187,13 @@ class ClientSession(ReplySession):
         return events
 
     def _join(self, handle: str, token: Any) -> None:
-        holder = self._handles[handle]
+        holder = self.handles[handle]
         if type(holder) is not _Group:
-            holder = self._handles[handle] = _Group(holder)
+            holder = self.handles[handle] = _Group(holder)
         holder.tokens.append(token)
 
     def _update(self, kind: int, handle: str, value: Any, command: int, events: list[Event]) -> None:
-        holder = self._handles.get(handle)
+        holder = self.handles.get(handle)
         if holder is None:
             # A late packet of a job that was given up, timed out or cancelled: normal, and never an error.
             events.append((LATE, None, command))
@@ -208,11 +202,11 @@ class ClientSession(ReplySession):
         if type(holder) is _Group:
             token = holder.take(final)
             if final and not any(other is not None for other in holder.tokens):
-                del self._handles[handle]
+                del self.handles[handle]
         else:
             token = holder
             if final:
-                del self._handles[handle]
+                del self.handles[handle]
         events.append((LATE, None, command) if token is None else (kind, token, value))
 
 

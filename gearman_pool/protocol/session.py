@@ -13,13 +13,12 @@ from typing import Any
 from ..errors import ProtocolError
 from .commands import COMMANDS, Command
 from .packets import DEFAULT_MAX_PACKET_SIZE, Decoder, Packet, split_arguments
+from .text import TEXT_BLOCK, TEXT_LINE, parse_error
 
 __all__ = ["ACCEPTED", "ERROR", "NO_REPLY", "REPLY", "TEXT_BLOCK", "TEXT_LINE", "Entry", "Event", "ReplySession"]
 
-#: What may stand as an entry's reply besides a command's number.
+#: What may stand as an entry's reply besides a command's number, TEXT_LINE and TEXT_BLOCK.
 NO_REPLY = 0
-TEXT_LINE = -1
-TEXT_BLOCK = -2
 #: A JOB_CREATED after which nothing more comes: the answer to a background job.
 ACCEPTED = -3
 
@@ -43,10 +42,12 @@ class ReplySession:
     belongs to the thread that calls `receive`.
     """
 
-    __slots__ = ("_decoder", "order")
+    __slots__ = ("_decoder", "handles", "order")
 
     def __init__(self, max_packet_size: int = DEFAULT_MAX_PACKET_SIZE) -> None:
         self.order: deque[Entry] = deque()
+        #: Accepted, unfinished jobs, by handle; any thread may ask for its length.
+        self.handles: dict[str, Any] = {}
         self._decoder = Decoder(max_packet_size)
 
     def greeting(self) -> list[Entry]:
@@ -71,11 +72,6 @@ class ReplySession:
         self.order.clear()
         return []
 
-    @property
-    def jobs(self) -> int:
-        """How many accepted jobs are not finished."""
-        return 0
-
     def _reply(self, command: int, body: bytes, events: list[Event]) -> None:
         """Match a reply with the request at the head of the line."""
         try:
@@ -99,16 +95,9 @@ class ReplySession:
         """Take a line of text; return whether the answer is complete."""
         if expected != TEXT_LINE:
             raise ProtocolError(f"a line of text came where {_name(expected)} was due")
-        events.append(text_error(token, line) or (REPLY, token, line))
+        error = parse_error(line)
+        events.append((ERROR, token, error) if error else (REPLY, token, line))
         return True
-
-
-def text_error(token: Any, line: bytes) -> Event | None:
-    """Return the ERROR event for a line ``ERR code text``, or None for any other line."""
-    if line != b"ERR" and not line.startswith(b"ERR "):
-        return None
-    code, _, text = line[4:].partition(b" ")
-    return ERROR, token, (code.decode("utf-8", "replace"), text.replace(b"+", b" ").decode("utf-8", "replace"))
 
 
 def _error(body: bytes) -> tuple[str, str]:

@@ -14,12 +14,13 @@ from typing import Any, TypedDict
 from urllib.parse import unquote_to_bytes
 
 from ..errors import ProtocolError
-from .session import TEXT_BLOCK, TEXT_LINE
 
 __all__ = [
     "MAX_COMMAND_LENGTH",
     "MAX_WORDS",
+    "TEXT_BLOCK",
     "TEXT_COMMANDS",
+    "TEXT_LINE",
     "JobRow",
     "PriorityStatusRow",
     "StatusRow",
@@ -37,6 +38,10 @@ __all__ = [
     "parse_workers",
     "split_text_command",
 ]
+
+#: What a command is answered with, in place of a binary reply's number: a line, or lines up to one that is ``.``.
+TEXT_LINE = -1
+TEXT_BLOCK = -2
 
 #: gearmand reads a command into a buffer of 8192 bytes. If it does not fit, the connection is closed without an answer.
 MAX_COMMAND_LENGTH = 8191
@@ -88,9 +93,10 @@ class WorkerRow(TypedDict):
 class JobRow(TypedDict):
     """One unfinished job.
 
-    ``retries``: how often it went back into the queue because its worker was lost. ``ignored``: 1 if its result is
-    wanted by nobody any more, because it was cancelled or its client has gone; it is dropped when a worker asks for it.
-    ``queued``: 1 while it waits for a worker, 0 while it runs and once it is cancelled.
+    ``retries``: how often it went back to the waiting jobs because its worker was lost. ``ignored``: 1 if nobody wants
+    its result any more, because it was cancelled or its foreground client has gone; it is dropped when a worker asks
+    for it. ``queued``: 1 for a background job, which the server keeps in its (perhaps persistent) queue until it is
+    done or cancelled; 0 for a foreground job. No column tells whether it runs.
 
     ``canceled`` and ``enabled`` are python-gearman's names for the columns ``ignored`` and ``queued``. What
     python-gearman called ``queued`` is the column ``retries``.

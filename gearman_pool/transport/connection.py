@@ -89,6 +89,8 @@ class Connection:
         self.generation = generation
         self.session = session
         self.queue: deque[Entry] = deque()
+        self.order = session.order
+        self.handles = session.handles
         self.lock = threading.Lock()
         self.closed = False
         self.up = False
@@ -115,8 +117,7 @@ class Connection:
     @property
     def pending(self) -> int:
         """How many requests and jobs it holds: queued, unanswered, and accepted but unfinished."""
-        session = self.session
-        return len(self.queue) + len(session.order) + session.jobs
+        return len(self.queue) + len(self.order) + len(self.handles)
 
     # ---- any thread ------------------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class Connection:
         if self.closed:
             # The I/O thread emptied the queue before the append: hand it the straggler.
             self._io.post(self._rescue)
-        elif len(self.session.order) < DIRECT_WINDOW:
+        elif len(self.order) < DIRECT_WINDOW:
             if self._direct and self._may_write():
                 self._flush()
             else:
@@ -139,7 +140,7 @@ class Connection:
         # on a connection that has nothing in flight.
         if threading.get_ident() != _main_thread:
             return True
-        return not self.session.order and not self.session.jobs
+        return not self.order and not self.handles
 
     def outbound_bytes(self) -> int:
         """Return about how many bytes wait to be sent. Runs on any thread."""
@@ -167,7 +168,7 @@ class Connection:
         it stands in one of the two.
         """
         queue = self.queue
-        order = self.session.order
+        order = self.order
         while True:
             while self._rest:
                 try:
@@ -212,7 +213,7 @@ class Connection:
         """Whether entries wait that no reply will set going."""
         if not self.queue or self._rest or self.closed or self._contention is not None:
             return False
-        return len(self.session.order) < DIRECT_WINDOW
+        return len(self.order) < DIRECT_WINDOW
 
     def withdraw(self, token: object) -> bool:
         """Take a token's entry off the queue; return False if it has left it, or somebody is sending right now."""

@@ -84,6 +84,8 @@ def connect(address: ServerAddress, timeout: float) -> socket.socket:
             break
         try:
             return _connect_one(address, family, kind, protocol, target, remaining)
+        except TimeoutError:
+            failure = _timeout(address, timeout)
         except GearmanError as error:
             failure = error
     raise failure or _timeout(address, timeout)
@@ -103,12 +105,9 @@ def _connect_one(
             sock = _wrap(address, sock)
         sock.setblocking(False)
         return sock
-    except GearmanError:
+    except (GearmanError, TimeoutError):
         sock.close()
         raise
-    except TimeoutError:
-        sock.close()
-        raise _timeout(address, timeout) from None
     except OSError as error:
         sock.close()
         raise _error(ConnectionError, address, f"cannot connect: {error.strerror or error}", error) from None

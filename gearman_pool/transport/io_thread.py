@@ -67,10 +67,9 @@ class IOThread:
     at once. ``on_error`` is told of an exception that nobody expected; the loop goes on after it. ``on_stop`` runs
     last.
 
-    ``sleeping`` is written by the I/O thread alone: it sets it, looks once more for work, waits, and clears it. A
-    caller
-    that reads True after it has put its work in place sends a wake-up; one that reads False knows that the thread will
-    look again. (Letting callers clear the flag loses wake-ups.)
+    ``sleeping`` is written by the I/O thread alone: it sets it to the number of this sleep, looks once more for work,
+    waits, and sets it to 0. A caller that finds it set after it has put its work in place sends a wake-up; one that finds
+    0 knows that the thread will look again. (Letting callers clear a flag loses wake-ups.)
     """
 
     def __init__(
@@ -85,13 +84,16 @@ class IOThread:
         self.name = name
         self.clock = clock
         self.running = False
-        self.sleeping = False
+        self.sleeping = 0
         self.stopped = False
         self.ended = False
         self.wake_at = 0.0
         self.now = clock()
         self.receive = syscalls.receiver()
         self.wakeups = 0
+        # The sleep that somebody has ended already. Under load dozens of callers find the thread asleep before it gets
+        # the interpreter's lock; one wake-up is enough.
+        self._woken = 0
         self._turn = turn
         self._has_work = has_work
         self._on_error = on_error
@@ -129,11 +131,15 @@ class IOThread:
 
     def wake(self) -> None:
         """Make the I/O thread look for work, if it sleeps."""
+        sleep = self.sleeping
         waker = self._waker
-        if self.sleeping and waker is not None:
+        if sleep and sleep != self._woken and waker is not None:
             # A full buffer means that a wake-up is on its way; a closed one that the thread has ended.
             with contextlib.suppress(OSError):
                 syscalls.send(waker[1], b"\0")
+            # After the send, so that an interrupted caller suppresses nobody else's; with the number, so that a late note
+            # of an earlier sleep does not either.
+            self._woken = sleep
 
     def is_current(self) -> bool:
         """Whether the caller is the I/O thread."""
@@ -156,7 +162,7 @@ class IOThread:
         The selector is shared with the parent: taking a socket out of it here would make the parent deaf.
         """
         self.stopped = True
-        self.sleeping = False
+        self.sleeping = 0
         selector, self._selector = self._selector, None
         waker, self._waker = self._waker, None
         if selector is not None:
@@ -237,11 +243,13 @@ class IOThread:
             reader.close()
             writer.close()
             self.ended = True
+            # Who posts after this sees that it has ended; who posted before is served here.
+            self.run_leftovers()
             while self._waiters:
                 self._waiters.popleft().release()
 
     def _one_turn(self, selector: selectors.BaseSelector, reader: socket.socket) -> None:
-        self.sleeping = True
+        self.sleeping = self.wakeups + 1
         if self._inbox or self._has_work():
             timeout: float | None = 0.0
         else:
@@ -250,7 +258,7 @@ class IOThread:
         try:
             ready = selector.select(timeout)
         finally:
-            self.sleeping = False
+            self.sleeping = 0
         self.wakeups += 1
         self.now = self.clock()
         for key, events in ready:

@@ -243,19 +243,22 @@ class Pool:
         """Whether one more job, of ``size`` bytes, is more than the budget allows."""
         if size > self._largest:
             self._largest = size
-        return self.in_flight() >= self.options.max_in_flight or self._too_many_bytes(size)
-
-    def _too_many_bytes(self, size: int) -> bool:
-        # Counted from the queues themselves: a counter would drift with each caller that is interrupted between taking
-        # and giving back. Counting them all is rarely needed, because short queues cannot hold too much.
-        limit = self.options.max_outbound_bytes
-        queued = len(self._waiting)
+        held = queued = len(self._waiting)
         for connection in self.connections:
-            queued += len(connection.queue) + 1
-        if (queued + 1) * self._largest <= limit:
-            return False
+            count = len(connection.queue)
+            queued += count + 1
+            held += count + len(connection.order) + len(connection.handles)
+        if held >= self.options.max_in_flight:
+            return True
+        # Bytes are counted in the queues themselves: a counter would drift with each caller that is interrupted between
+        # taking and giving back. Counting is rarely needed, because a short queue cannot hold too many.
+        limit = self.options.max_outbound_bytes
+        return (queued + 1) * self._largest > limit and self._too_many_bytes(size, limit)
+
+    def _too_many_bytes(self, size: int, limit: int) -> bool:
         held = sum(packet_size(entry[0]) for _, _, entry in list(self._waiting))
         held += sum(connection.outbound_bytes() for connection in self.connections)
+        # A job that is larger than the limit goes alone.
         return held > 0 and held + size > limit
 
     def wait_for_room(self, size: int, deadline: float) -> bool:

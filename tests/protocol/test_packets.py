@@ -1,0 +1,175 @@
+"""Packets and the incremental decoder."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearman_pool.errors import ProtocolError, UnknownCommandError
+from gearman_pool.protocol.commands import COMMANDS, Command, Sender, submit_command
+from gearman_pool.protocol.packets import (
+    COPY_LIMIT,
+    HEADER_SIZE,
+    MAX_LINE_LENGTH,
+    REQ,
+    RES,
+    Decoder,
+    pack,
+    pack_arguments,
+    packet_size,
+    split_arguments,
+)
+
+_FROM_SERVER = sorted(number for number, spec in COMMANDS.items() if spec.senders & Sender.SERVER)
+_PACKETS = st.lists(st.tuples(st.sampled_from(_FROM_SERVER), st.binary(max_size=300)), max_size=12)
+
+
+def _wire(command: int, body: bytes, magic: bytes = RES) -> bytes:
+    return magic + struct.pack(">II", command, len(body)) + body
+
+
+def _decode(pieces: list[bytes], **options: int) -> list[tuple[int, bytes]]:
+    decoder = Decoder(**options)
+    found = []
+    for piece in pieces:
+        decoder.feed(piece)
+        found.extend(decoder.packets())
+    return found
+
+
+def _split(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+
+
+def test_every_number_of_the_protocol_document_has_a_row():
+    assert set(COMMANDS) == set(range(1, 43)) - {5}
+
+
+@pytest.mark.parametrize("spec", COMMANDS.values(), ids=lambda spec: spec.name)
+def test_arguments_survive_packing_and_splitting(spec):
+    arguments = {name: name.encode() for name in spec.arguments}
+    packet = pack_arguments(spec.command, arguments)
+    assert packet[:HEADER_SIZE] == REQ + struct.pack(">II", spec.command, len(packet) - HEADER_SIZE)
+    assert split_arguments(spec.command, packet[HEADER_SIZE:]) == list(arguments.values())
+
+
+def test_only_the_last_argument_may_hold_nul_bytes():
+    assert split_arguments(Command.WORK_DATA, b"H:1\0a\0b") == [b"H:1", b"a\0b"]
+    with pytest.raises(ValueError, match="'task' of SUBMIT_JOB must not hold a NUL"):
+        pack_arguments(Command.SUBMIT_JOB, {"task": b"a\0b", "unique": b"", "data": b""})
+
+
+def test_wrong_arguments_and_unknown_commands_are_refused():
+    with pytest.raises(ValueError, match="takes the arguments"):
+        pack_arguments(Command.ECHO_REQ, {})
+    with pytest.raises(UnknownCommandError):
+        pack_arguments(99, {})
+    with pytest.raises(UnknownCommandError):
+        split_arguments(99, b"")
+    with pytest.raises(ProtocolError, match="1 of its 2 arguments"):
+        split_arguments(Command.WORK_DATA, b"H:1")
+    with pytest.raises(ProtocolError, match="takes none"):
+        split_arguments(Command.NOOP, b"x")
+
+
+@pytest.mark.parametrize(("background", "priority"), [(False, None), (True, "HIGH"), (True, "LOW"), (False, "LOW")])
+def test_submit_command_names_background_and_priority(background, priority):
+    name = submit_command(background, priority).name
+    assert name == "SUBMIT_JOB" + (f"_{priority}" if priority else "") + ("_BG" if background else "")
+
+
+def test_unknown_priority_is_refused():
+    with pytest.raises(ValueError, match="PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH"):
+        submit_command(False, "URGENT")
+
+
+def test_large_payload_stays_a_buffer_of_its_own():
+    payload = bytes(COPY_LIMIT + 1)
+    packet = pack(Command.SUBMIT_JOB, b"task", b"unique", payload)
+    assert isinstance(packet, tuple)
+    assert packet[1] is payload
+    assert packet_size(packet) == len(packet[0]) + len(payload)
+    assert b"".join(packet) == _wire(Command.SUBMIT_JOB, b"task\0unique\0" + payload, REQ)
+
+
+@given(_PACKETS, st.lists(st.integers(0, 5000), max_size=8))
+def test_any_split_of_the_bytes_gives_the_same_packets(packets, cuts):
+    data = b"".join(_wire(command, body) for command, body in packets)
+    assert _decode(_split(data, cuts)) == packets
+    assert _decode([data]) == packets
+
+
+@given(_PACKETS, st.lists(st.binary(min_size=1, max_size=20).filter(lambda line: line[0] and b"\n" not in line)))
+def test_lines_of_text_may_stand_between_packets(packets, lines):
+    mixed: list[tuple[int, bytes]] = []
+    data = b""
+    for number, packet in enumerate(packets):
+        mixed.append(packet)
+        data += _wire(*packet)
+        if number < len(lines):
+            line = lines[number].rstrip(b"\r")
+            mixed.append((0, line))
+            data += line + (b"\r\n" if number % 2 else b"\n")
+    mixed = [item for item in mixed if item != (0, b"")]
+    if any(not line.rstrip(b"\r") for line in lines):
+        return
+    assert _decode([data[i : i + 1] for i in range(len(data))]) == mixed
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5))
+def test_any_bytes_give_packets_or_protocol_error(pieces):
+    decoder = Decoder(max_packet_size=1000)
+    try:
+        for piece in pieces:
+            decoder.feed(piece)
+            for command, body in decoder.packets():
+                assert command == 0 or command in COMMANDS
+                assert len(body) <= 1000
+    except ProtocolError:
+        pass
+
+
+@given(st.binary(max_size=60))
+def test_any_header_of_a_packet_gives_packets_or_protocol_error(rest):
+    try:
+        _decode([RES + rest], max_packet_size=1000)
+    except ProtocolError:
+        pass
+
+
+def test_large_body_in_many_pieces_is_put_together_once():
+    body = bytes(range(256)) * 4096
+    data = _wire(Command.WORK_COMPLETE, body) + _wire(Command.NOOP, b"")
+    pieces = [data[start : start + 30_000] for start in range(0, len(data), 30_000)]
+    assert _decode(pieces) == [(Command.WORK_COMPLETE, body), (Command.NOOP, b"")]
+
+
+def test_absurd_length_is_refused_before_anything_is_kept():
+    decoder = Decoder(max_packet_size=1 << 20)
+    decoder.feed(RES + struct.pack(">II", Command.WORK_DATA, 0xFFFFFFFF))
+    with pytest.raises(ProtocolError, match="max_packet_size"):
+        list(decoder.packets())
+
+
+def test_memory_follows_what_has_arrived_not_what_was_announced():
+    decoder = Decoder(max_packet_size=1 << 30)
+    decoder.feed(RES + struct.pack(">II", Command.WORK_DATA, 1 << 30) + b"x" * 100)
+    assert list(decoder.packets()) == []
+    assert decoder.pending == 100
+
+
+def test_endless_line_is_refused():
+    decoder = Decoder()
+    decoder.feed(b"x" * (MAX_LINE_LENGTH + 1))
+    with pytest.raises(ProtocolError, match="line of text"):
+        list(decoder.packets())
+
+
+@pytest.mark.parametrize("data", [b"\0REQ" + bytes(8), b"\0RE" + b"X", b"\0RESx" + bytes(9), b"\0\0\0\0"])
+def test_wrong_magic_or_command_is_a_protocol_error(data):
+    with pytest.raises(ProtocolError):
+        _decode([data[i : i + 1] for i in range(len(data))])

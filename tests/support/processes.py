@@ -1,0 +1,98 @@
+"""Child processes that end with the test run."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["REQUIRE_REAL", "ChildProcess", "find_program"]
+
+#: True when a missing server, tool or compiler must fail the tests that need it, not skip them.
+REQUIRE_REAL = os.environ.get("GEARMAN_POOL_REQUIRE_REAL", "") not in ("", "0")
+
+#: Children that still run, and the process that started them: a fork of it must leave them alone.
+_running: set[ChildProcess] = set()
+_owner = os.getpid()
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program, looked for in the places of system programs too, or None."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/sbin"])
+    return shutil.which(name, path=path)
+
+
+class ChildProcess:
+    """A child process whose output goes to a file, and which dies with this process as far as the system allows.
+
+    At the interpreter's end it is killed. Where util-linux's setpriv is there, the kernel kills it too when the
+    thread that started it dies by whatever cause; only the main thread asks for that, because others end earlier.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path | None = None) -> None:
+        setpriv = find_program("setpriv")
+        if setpriv and threading.current_thread() is threading.main_thread():
+            command = [setpriv, "--pdeathsig", "KILL", *command]
+        self._own_log = log is None
+        if log is None:
+            descriptor, name = tempfile.mkstemp(prefix="gearman-pool-test-", suffix=".log")
+            os.close(descriptor)
+            log = Path(name)
+        self.log_path = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, close_fds=True
+            )
+        _running.add(self)
+
+    @property
+    def pid(self) -> int:
+        """The process's number, also after its end."""
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.poll() is None
+
+    def log(self, limit: int = 10_000) -> str:
+        """What it has written so far, the last ``limit`` characters of it."""
+        return self.log_path.read_text("utf-8", "replace")[-limit:]
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.running:
+            self.process.send_signal(number)
+
+    def end(self, number: int = signal.SIGKILL, timeout: float = 5.0) -> None:
+        """Send a signal and wait for the end; after ``timeout`` seconds kill it."""
+        if self.running:
+            self.process.send_signal(number)
+            if number != signal.SIGKILL:
+                # A stopped process takes no signal but SIGKILL until it goes on.
+                self.process.send_signal(signal.SIGCONT)
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(timeout)
+        _running.discard(self)
+
+    def close(self) -> None:
+        """Kill it if it still runs, and remove the file of its output."""
+        self.end()
+        if self._own_log:
+            self.log_path.unlink(missing_ok=True)
+
+
+@atexit.register
+def _end_all() -> None:
+    if os.getpid() == _owner:
+        for child in list(_running):
+            child.close()

@@ -1,0 +1,79 @@
+"""The rules of the house: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gearman_pool
+
+PACKAGE = Path(gearman_pool.__file__).parent
+
+
+def _imports(path: Path) -> set[str]:
+    """Return the full names of what a module imports, but for what only a type checker imports."""
+    package = ["gearman_pool", *path.relative_to(PACKAGE).parts[:-1]]
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found.update({module} if node.module else {f"{module}.{alias.name}" for alias in node.names})
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+def _modules(folder: str) -> list[Path]:
+    return sorted((PACKAGE / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("path", _modules("protocol"), ids=lambda path: path.name)
+def test_protocol_knows_no_io(path):
+    forbidden = {"socket", "selectors", "select", "threading", "time", "logging", "ssl", "os", "asyncio"}
+    imports = _imports(path)
+    assert not {name.partition(".")[0] for name in imports} & forbidden
+    allowed = ("gearman_pool.protocol", "gearman_pool.errors")
+    assert not {name for name in imports if name.startswith("gearman_pool") and not name.startswith(allowed)}
+
+
+@pytest.mark.parametrize("path", _modules("transport"), ids=lambda path: path.name)
+def test_transport_knows_no_tasks_and_no_encoders(path):
+    allowed = tuple(f"gearman_pool.{name}" for name in ("protocol", "transport", "errors", "events", "options"))
+    assert not {name for name in _imports(path) if name.startswith("gearman_pool") and not name.startswith(allowed)}
+
+
+@pytest.mark.parametrize(
+    "name", ["client.py", "python_gearman.py", "admin_client.py", "dispatch.py", "future.py", "job.py", "promise.py"]
+)
+def test_what_stands_on_the_transport_knows_no_sockets(name):
+    assert not _imports(PACKAGE / name) & {"socket", "selectors", "select", "ssl"}
+
+
+def test_importing_starts_no_thread_opens_no_socket_and_loads_no_framework():
+    program = (
+        "import sys, threading, os; before = len(os.listdir('/proc/self/fd')); import gearman_pool;"
+        "assert threading.active_count() == 1; assert len(os.listdir('/proc/self/fd')) == before;"
+        "assert not {'django', 'flask', 'asyncio', 'hypothesis'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def test_making_a_client_starts_no_thread_and_opens_no_socket():
+    program = (
+        "import threading, os, gearman_pool; before = len(os.listdir('/proc/self/fd'));"
+        "client = gearman_pool.GearmanClient(['127.0.0.1:1']);"
+        "assert threading.active_count() == 1; assert len(os.listdir('/proc/self/fd')) == before"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)

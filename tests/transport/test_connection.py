@@ -1,0 +1,130 @@
+"""One connection: who sends, and what an interrupted sender leaves behind."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ConnectionLost
+from gearman_pool.transport import connection as connection_module
+
+from ..support.waiting import wait_until
+
+
+class _FromOutsideError(BaseException):
+    """Stands for what a time limit raises into a thread."""
+
+
+@pytest.fixture
+def client(gearmand):
+    with GearmanClient([gearmand.address]) as client:
+        client.ping()
+        yield client
+
+
+def _connection(client):
+    return client._dispatcher.pool.connections[0]
+
+
+def _in_thread(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def _interrupt(client, monkeypatch, name, position):
+    """Have the next caller who sends interrupted in ``name``, before or after it does its work."""
+    connection = _connection(client)
+    real = getattr(connection, name)
+
+    def interrupted(*arguments):
+        if client._dispatcher.io.is_current():
+            return real(*arguments)
+        monkeypatch.undo()
+        if position == "after":
+            real(*arguments)
+        raise _FromOutsideError
+
+    monkeypatch.setattr(connection, name, interrupted)
+
+
+@pytest.mark.parametrize(("name", "position"), [("_send", "before"), ("_send", "after"), ("_drain", "after")])
+def test_interrupted_sender_costs_the_connection_and_nobody_gets_a_wrong_answer(
+    gearmand, client, echo_worker, monkeypatch, name, position
+):
+    started = [client.submit("no such task", str(number).encode()) for number in range(3)]
+    wait_until(lambda: all(future.job.handle for future in started), message="acceptance")
+    _interrupt(client, monkeypatch, name, position)
+    interrupted = []
+
+    def submit() -> None:
+        with pytest.raises(_FromOutsideError):
+            client.submit("echo", b"interrupted")
+        interrupted.append(True)
+
+    _in_thread(submit)
+    assert interrupted
+    # Somebody else's job finds the lock taken, and goes through all the same.
+    others = [client.submit("echo", str(number).encode(), max_retries=1) for number in range(20)]
+    assert [future.result(10) for future in others] == [str(number).encode() for number in range(20)]
+    for future in started:
+        with pytest.raises(ConnectionLost, match="may have run"):
+            future.result(10)
+    assert client.stats().connections_lost == 1
+
+
+def test_interruption_before_the_drain_costs_nothing(gearmand, client, echo_worker, monkeypatch):
+    _interrupt(client, monkeypatch, "_flush", "before")
+
+    def submit() -> None:
+        with pytest.raises(_FromOutsideError):
+            client.submit("echo", b"interrupted")
+
+    _in_thread(submit)
+    assert client.submit("echo", b"x").result(10) == b"x"
+    assert client.stats().connections_lost == 0
+
+
+def test_holder_of_the_lock_that_is_merely_slow_keeps_the_connection(gearmand, client, echo_worker, monkeypatch):
+    connection = _connection(client)
+    real = connection._send
+    holding, go_on = threading.Event(), threading.Event()
+
+    def slow(sock, data):
+        if not client._dispatcher.io.is_current() and not go_on.is_set():
+            holding.set()
+            go_on.wait(10)
+        return real(sock, data)
+
+    monkeypatch.setattr(connection, "_send", slow)
+    results = []
+    caller = threading.Thread(target=lambda: results.append(client.submit("echo", b"slow").result(10)))
+    caller.start()
+    assert holding.wait(10)
+    other = client.submit("echo", b"other")
+    # Far longer than the I/O thread's patience with a holder that has left.
+    assert not other._watch(other.done, connection_module.PATIENCE * 10)
+    go_on.set()
+    caller.join(10)
+    assert results == [b"slow"]
+    assert other.result(10) == b"other"
+    assert client.stats().connections_lost == 0
+
+
+def test_main_thread_does_not_send_while_others_have_jobs_in_flight(gearmand, client):
+    connection = _connection(client)
+    assert connection._may_write()
+    future = client.submit("no such task")
+    wait_until(lambda: future.job.handle, message="acceptance")
+    assert not connection._may_write()
+    allowed = []
+    _in_thread(lambda: allowed.append(connection._may_write()))
+    assert allowed == [True]
+    assert future.cancel()
+
+
+def test_repr_shows_state_and_counts(gearmand, client):
+    assert repr(_connection(client)) == f"<Connection to {gearmand.address} up, 0 in flight, 0 queued>"
