@@ -141,8 +141,9 @@ class GearmanClient(PythonGearmanClient):
         Raises:
             ValueError: ``GEARMAN_SERVERS`` is missing or not usable.
         """
-        addresses, _ = servers_from_env(environ)
-        return cls(addresses, **options)
+        addresses, found = servers_from_env(environ)
+        merged: ClientOptionsDict = {**found, **options}  # type: ignore[typeddict-item]
+        return cls(addresses, **merged)
 
     # ---- submitting ------------------------------------------------------------------------------------------------
 

@@ -772,4 +772,4 @@ def _log_event(event: Event) -> None:
     elif isinstance(event, ConnectionClosed) and event.error is not None:
         log.warning("lost the connection to %s (%s; %d jobs affected)", event.server, event.error, event.jobs_lost)
     elif isinstance(event, ConnectionFailed):
-        log.warning("cannot connect: %s; next attempt in %.1f s", event.error, event.retry_in)
+        log.warning("%s; next attempt in %.1f s", event.error, event.retry_in)

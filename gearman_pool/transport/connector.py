@@ -149,6 +149,6 @@ def _timeout(address: ServerAddress, timeout: float) -> ConnectTimeout:
 
 
 def _error(kind: type[_E], address: ServerAddress, text: str, cause: BaseException | None) -> _E:
-    error = kind(f"{address}: {text}", server=str(address), retryable=True)
+    error = kind(f"{address}: {text}", server=str(address))
     error.__cause__ = cause
     return error

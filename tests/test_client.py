@@ -1,0 +1,669 @@
+"""The futures layer, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from gearman_pool import PRIORITY_HIGH, PRIORITY_LOW, GearmanClient, JobReference, JSONEncoder, Listener
+from gearman_pool.errors import (
+    ClientClosed,
+    ConnectionLost,
+    EncodeError,
+    ForkedProcess,
+    InvalidClientState,
+    JobCancelled,
+    JobException,
+    JobFailed,
+    JobLost,
+    JobTimeout,
+    QueueFull,
+    ServerUnavailable,
+)
+from gearman_pool.job import GearmanJob, GearmanJobRequest
+
+from .support.waiting import wait_until
+
+
+@pytest.fixture
+def client(gearmand):
+    with GearmanClient([gearmand.address]) as client:
+        yield client
+
+
+def _accepted(*futures):
+    wait_until(lambda: all(future.job.handle for future in futures), message="acceptance")
+
+
+
+
+def test_result_of_each_job_is_its_own_with_sixteen_threads_on_one_client(client, c_worker):
+    wrong, done = [], []
+
+    def work(thread: int) -> None:
+        for number in range(200):
+            payload = f"{thread}-{number}-{os.urandom(4).hex()}".encode()
+            task, expected = ("reverse", payload[::-1]) if number % 2 else ("echo", payload)
+            result = client.submit(task, payload).result(30)
+            done.append(1)
+            if result != expected:
+                wrong.append((payload, result))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+    assert len(done) == 16 * 200
+
+
+def test_workers_of_php_and_of_libgearmans_tool_are_understood(gearmand, client, php_worker, tool_workers):
+    tool_workers(gearmand, "rev", "rev")
+    assert client.submit("rev", b"abc").result(10).strip() == b"cba"
+    assert client.submit("upper", b"a\xff\0b").result(10) == b"A\xff\0B"
+    with pytest.raises(JobFailed):
+        client.submit("fail").result(10)
+    with pytest.raises(JobException) as caught:
+        client.submit("exception", b"why \0 not").result(10)
+    assert caught.value.data == b"why \0 not"
+    assert "why" not in str(caught.value)
+    future = client.submit("stream", b"3")
+    updates = list(future.updates(10))
+    assert [u.data for u in updates if u.kind == "data"] == [b"part 1", b"part 2", b"part 3"]
+    assert [(u.numerator, u.denominator) for u in updates if u.kind == "status"] == [(1, 3), (2, 3), (3, 3)]
+    assert [u.data for u in updates if u.kind == "warning"] == [b"last"]
+    assert future.result() == b"done"
+    assert future.progress == 1.0
+    assert not future.request.data_updates
+
+
+def test_sixty_four_mebibytes_of_zeros_there_and_back(client, c_worker):
+    payload = bytes(64 * 1024 * 1024)
+    assert client.submit("echo", payload).result(50) == payload
+
+
+def test_callbacks_run_in_order_on_another_thread_before_done_callbacks(client, raw_worker):
+    seen = []
+    threads = set()
+
+    def note(*values):
+        threads.add(threading.current_thread().name)
+        seen.append(values)
+
+    future = client.submit("raw", on_status=note, on_data=note, on_warning=note)
+    future.add_done_callback(lambda done: note(done.result()))
+    job = raw_worker.next_job()
+    job.send_status(1, 4)
+    job.send_data(b"d")
+    job.send_warning(b"w")
+    job.complete(b"r")
+    wait_until(lambda: len(seen) == 4, message="callbacks")
+    assert seen == [(1, 4), (b"d",), (b"w",), (b"r",)]
+    assert all("callback" in name for name in threads)
+    assert not future.request.data_updates
+
+
+def test_priorities_decide_the_order_in_which_a_worker_gets_jobs(gearmand, client, raw_workers):
+    futures = [
+        client.submit_background("raw", name, priority=priority)
+        for name, priority in [(b"low", PRIORITY_LOW), (b"normal", None), (b"high", PRIORITY_HIGH)]
+    ]
+    for future in futures:
+        future.result(5)
+    worker = raw_workers(gearmand, ["raw"])
+    order = []
+    for _ in range(3):
+        job = worker.next_job()
+        order.append(job.data)
+        job.complete(b"")
+    assert order == [b"high", b"normal", b"low"]
+
+
+def test_background_job_gives_a_reference_that_another_process_can_ask_for(gearmand, client):
+    reference = client.submit_background("nobody", b"x").result(5)
+    assert JobReference.parse(str(reference)) == reference
+    assert client.status(reference).known
+    program = (
+        "import sys, gearman_pool\n"
+        "with gearman_pool.GearmanClient([sys.argv[1]]) as client: print(client.status(sys.argv[2]).known)"
+    )
+    command = [sys.executable, "-c", program, gearmand.address, str(reference)]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout == "True\n"
+    assert not client.status(JobReference(reference.server, reference.handle, "never-was")).known
+
+
+def test_status_follows_the_worker(client, raw_worker):
+    future = client.submit("raw", unique="mine")
+    job = raw_worker.next_job()
+    job.send_status(1, 2)
+    wait_until(lambda: future.progress == 0.5, message="the status")
+    status = client.status(future)
+    assert (status.known, status.running, status.fraction) == (True, True, 0.5)
+    assert client.status(unique="mine").waiting_clients == 1
+    job.complete(b"")
+    future.result(5)
+    assert not client.status(unique="mine").known
+
+
+def test_delayed_job_is_known_and_not_run_before_its_time(client, raw_worker):
+    at = datetime.now(timezone.utc) + timedelta(hours=1)
+    reference = client.submit_background("raw", at=at).result(5)
+    assert client.status(reference).known
+    client.submit_background("raw", b"now", at=time.time() - 5).result(5)
+    job = raw_worker.next_job()
+    assert job.data == b"now"
+    job.complete(b"")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"task": ""},
+        {"task": "a\0b"},
+        {"task": 7},
+        {"task": "x" * 600},
+        {"unique": "u" * 64},
+        {"unique": "a\0b"},
+        {"unique": ""},
+        {"priority": "URGENT"},
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"max_retries": -1},
+        {"data": object()},
+        {"data": 7},
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_anything_is_written(gearmand, client, arguments):
+    client.ping()
+    before = gearmand.status()
+    with pytest.raises((ValueError, TypeError)):
+        client.submit(**{"task": "x", **arguments})
+    assert client.stats().in_flight == 0
+    assert gearmand.status() == before
+
+
+@pytest.mark.parametrize("at", [datetime(2030, 1, 1), float("inf"), 2**63, "tomorrow", -1])
+def test_unusable_moments_are_refused(client, at):
+    with pytest.raises((ValueError, TypeError)):
+        client.submit_background("x", at=at)
+
+
+def test_unique_of_63_bytes_is_taken(client):
+    unique = "u" * 63
+    client.submit_background("x", unique=unique).result(5)
+    assert client.status(unique=unique).known
+
+
+def test_same_unique_twice_on_one_connection_gives_each_future_each_update_once(client, raw_worker):
+    first, second = (client.submit("raw", unique="same") for _ in range(2))
+    job = raw_worker.next_job()
+    _accepted(first, second)
+    assert first.job.handle == second.job.handle
+    job.send_data(b"d1")
+    job.send_data(b"d2")
+    job.complete(b"r")
+    assert (first.result(5), second.result(5)) == (b"r", b"r")
+    assert [list(future.request.data_updates) for future in (first, second)] == [[b"d1", b"d2"]] * 2
+
+
+def test_full_queue_fails_the_right_job(gearmand, client):
+    client.submit_background("full", b"1").result(5)
+    assert gearmand.text("maxqueue full 1").startswith("OK")
+    futures = [client.submit_background(task) for task in ("other", "full", "other")]
+    assert futures[0].result(5).handle
+    with pytest.raises(QueueFull) as caught:
+        futures[1].result(5)
+    assert (caught.value.server, caught.value.task, caught.value.retryable) == (gearmand.address, "full", True)
+    assert futures[2].result(5).handle
+
+
+def test_job_timeout_ends_the_job_here_and_late_packets_are_only_counted(client, raw_worker):
+    future = client.submit("raw", timeout=0.2)
+    job = raw_worker.next_job()
+    with pytest.raises(JobTimeout, match="0.2 s"):
+        future.result(5)
+    assert isinstance(future.exception(), TimeoutError)
+    job.send_data(b"late")
+    job.complete(b"late")
+    wait_until(lambda: client.stats().late_packets == 2, message="late packets")
+    assert client.stats().in_flight == 0
+
+
+def test_result_timeout_leaves_the_job_running(client, raw_worker):
+    future = client.submit("raw")
+    with pytest.raises(concurrent.futures.TimeoutError, match="the job goes on"):
+        future.result(0.05)
+    raw_worker.next_job().complete(b"r")
+    assert future.result(5) == b"r"
+
+
+def test_cancel_withdraws_a_queued_job_and_not_a_running_one(gearmand, client, raw_worker):
+    queued = client.submit("nobody")
+    _accepted(queued)
+    assert queued.cancel()
+    assert queued.cancelled()
+    with pytest.raises(concurrent.futures.CancelledError):
+        queued.result()
+    assert isinstance(pytest.raises(JobCancelled, queued.result).value, JobCancelled)
+    running = client.submit("raw")
+    job = raw_worker.next_job()
+    assert not running.cancel()
+    job.complete(b"r")
+    assert running.result(5) == b"r"
+    assert not running.cancel()
+
+
+def test_job_that_waits_for_a_server_is_withdrawn_without_one():
+    with GearmanClient(["127.0.0.1:1"]) as client:
+        future = client.submit("x")
+        assert future.cancel()
+        assert client.stats().in_flight == 0
+
+
+def test_wait_and_as_completed_and_await_work(client, c_worker):
+    futures = [client.submit("echo", str(number).encode()) for number in range(50)]
+    assert {future.result() for future in concurrent.futures.as_completed(futures, 20)} == {b"%d" % n for n in range(50)}
+    more = [client.submit("echo", b"x"), client.submit("nobody")]
+    done, pending = concurrent.futures.wait(more, 10, concurrent.futures.FIRST_COMPLETED)
+    assert (done, pending) == ({more[0]}, {more[1]})
+    assert more[1].cancel()
+
+    async def main() -> list[bytes]:
+        wrapped = asyncio.wrap_future(client.submit("echo", b"w"))
+        return [await client.submit("echo", b"a"), await wrapped]
+
+    assert asyncio.run(main()) == [b"a", b"w"]
+
+
+def test_map_gives_results_in_order_with_a_bounded_window_even_of_an_endless_iterable(client, c_worker):
+    taken = []
+
+    def endless():
+        for number in itertools.count():
+            taken.append(number)
+            yield str(number).encode()
+
+    results = client.map("echo", endless(), window=10)
+    assert [next(results) for _ in range(100)] == [str(number).encode() for number in range(100)]
+    assert len(taken) <= 111
+    results.close()
+    wait_until(lambda: client.stats().in_flight == 0, message="the rest")
+    with pytest.raises(concurrent.futures.TimeoutError):
+        list(client.map("nobody", [b"x"], timeout=0.05))
+
+
+def test_encoders_work_both_ways(gearmand, echo_worker):
+    with GearmanClient([gearmand.address], data_encoder=JSONEncoder) as client:
+        value = {"a": [1, 2.5, None, "ä"]}
+        assert client.submit("echo", value).result(5) == value
+        with pytest.raises(EncodeError, match="JSONEncoder cannot encode a set"):
+            client.submit("echo", {1, 2})
+
+
+def test_zombie_job_is_lost_and_never_hangs(gearmand, raw_workers):
+    with GearmanClient([gearmand.address]) as first:
+        _accepted(first.submit("raw", unique="zombie"))
+        first.close(0)
+    with GearmanClient([gearmand.address], lost_job_check=0.2) as client:
+        future = client.submit("raw", unique="zombie")
+        _accepted(future)
+        worker = raw_workers(gearmand, ["raw"])
+        with pytest.raises(JobLost, match="no longer has the job"):
+            future.result(10)
+        worker.close()
+
+
+def test_dead_server_is_named_when_none_is_left():
+    with GearmanClient(["127.0.0.1:1", "127.0.0.1:2"], submit_timeout=0.3) as client:
+        started = time.monotonic()
+        with pytest.raises(ServerUnavailable) as caught:
+            client.submit("x").result(5)
+        assert 0.2 < time.monotonic() - started < 2
+    assert set(caught.value.servers) == {"127.0.0.1:1", "127.0.0.1:2"}
+    assert "127.0.0.1:2" in str(caught.value)
+    assert caught.value.task == "x"
+
+
+@pytest.mark.parametrize("max_retries", [0, 2])
+def test_killed_server_under_load_accounts_for_every_job(gearmands, c_workers, max_retries):
+    servers = [gearmands(), gearmands(), gearmands()]
+    for server in servers:
+        c_workers(server)
+    with GearmanClient([server.address for server in servers], max_retries=max_retries) as client:
+        wait_until(lambda: None not in client.ping().values(), message="all servers")
+        futures = []
+        for number in range(5000):
+            futures.append((str(number).encode(), client.submit("echo", str(number).encode())))
+            if number == 3000:
+                servers[0].kill()
+        lost = 0
+        for payload, future in futures:
+            try:
+                assert future.result(30) == payload
+            except ConnectionLost as error:
+                assert error.maybe_sent
+                assert error.server == servers[0].address
+                lost += 1
+        assert max_retries == 0 or lost == 0
+        assert client.stats().jobs_completed + lost == 5000
+        assert client.stats().jobs_lost == lost
+
+
+def test_server_that_comes_back_is_used_again(gearmand, client):
+    for _ in range(5):
+        assert client.submit_background("x").result(5).server == gearmand.address
+        gearmand.restart()
+    assert client.submit_background("x").result(5).server == gearmand.address
+
+
+def test_frozen_server_is_found_and_avoided(gearmands):
+    frozen, live = gearmands(), gearmands()
+    with GearmanClient([frozen.address, live.address], health_check_interval=0.3, health_check_timeout=0.3) as client:
+        wait_until(lambda: None not in client.ping().values(), message="both")
+        frozen.pause()
+        started = time.monotonic()
+        wait_until(lambda: client.servers()[0].state != "UP", message="detection")
+        assert time.monotonic() - started < 1.5
+        assert {client.submit_background("x").result(5).server for _ in range(20)} == {live.address}
+        frozen.resume()
+        wait_until(lambda: client.servers()[0].state == "UP", message="the return", timeout=15)
+
+
+def test_forked_child_uses_the_client_at_once_and_leaves_the_parents_jobs_alone(client, raw_worker):
+    parents = client.submit("raw")
+    job = raw_worker.next_job()
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                inherited = isinstance(parents.exception(0), ForkedProcess)
+                used = client.submit_background("x").result(10).handle
+                client.close()
+                status = 0 if inherited and used else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    job.complete(b"mine")
+    assert parents.result(5) == b"mine"
+
+
+def test_close_waits_for_jobs_in_flight_and_fails_the_rest(gearmand, raw_worker):
+    client = GearmanClient([gearmand.address])
+    finished, unfinished = client.submit("raw"), client.submit("nobody")
+    _accepted(finished, unfinished)
+    job = raw_worker.next_job()
+    closer = threading.Thread(target=client.close, args=(0.5,))
+    closer.start()
+    job.complete(b"r")
+    closer.join(10)
+    assert finished.result(0) == b"r"
+    with pytest.raises(ClientClosed):
+        unfinished.result(0)
+    with pytest.raises(ClientClosed, match="make a new one"):
+        client.submit("x")
+    client.close()
+
+
+def test_queued_background_jobs_are_sent_when_the_interpreter_ends(gearmand):
+    program = (
+        "import sys, gearman_pool\n"
+        "client = gearman_pool.GearmanClient([sys.argv[1]])\n"
+        "for number in range(500): client.submit_background('left', str(number))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, gearmand.address], capture_output=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert gearmand.jobs("left") == 500
+
+
+def test_forgotten_client_warns_and_its_thread_ends(gearmand):
+    client = GearmanClient([gearmand.address])
+    assert client.submit_background("x").result(5)
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        del client
+
+
+def test_budget_blocks_and_then_raises(gearmand):
+    from gearman_pool.errors import ClientSaturated
+
+    with GearmanClient([gearmand.address], max_in_flight=5, submit_timeout=0.2) as client:
+        futures = [client.submit("nobody") for _ in range(5)]
+        _accepted(*futures)
+        with pytest.raises(ClientSaturated, match="max_in_flight 5"):
+            client.submit("nobody")
+        assert futures[0].cancel()
+        futures.append(client.submit("nobody"))
+        for future in futures[1:]:
+            assert future.cancel()
+
+
+def test_callback_that_blocks_or_fails_delays_no_other_job(client, c_worker, caplog):
+    release = threading.Event()
+    failed = []
+
+    def fail(future):
+        failed.append(future)
+        raise ValueError("on purpose")
+
+    blocked = client.submit("echo", b"x")
+    blocked.add_done_callback(lambda _: release.wait(20))
+    failing = client.submit("echo", b"y")
+    failing.add_done_callback(fail)
+    nested = deque()
+    outer = client.submit("echo", b"z")
+    outer.add_done_callback(lambda _: nested.append(client.submit("echo", b"inner").result(10)))
+    futures = [client.submit("echo", str(n).encode()) for n in range(200)]
+    assert not concurrent.futures.wait(futures, 10).not_done
+    wait_until(lambda: nested and failed, message="callbacks")
+    assert nested == deque([b"inner"])
+    release.set()
+
+
+def test_listeners_hear_of_jobs_and_connections(gearmand, echo_worker):
+    heard = []
+
+    class Ear(Listener):
+        def handle(self, event):
+            heard.append(type(event).__name__)
+
+    with GearmanClient([gearmand.address], listeners=[Ear()]) as client:
+        assert client.submit("echo", b"x").result(5) == b"x"
+    wait_until(lambda: "ConnectionClosed" in heard, message="the events")
+    assert heard == ["ConnectionOpened", "JobAccepted", "JobFinished", "ConnectionClosed"]
+
+
+def test_servers_can_be_added_and_removed_while_it_runs(gearmands, raw_workers):
+    first, second = gearmands(), gearmands()
+    worker = raw_workers(first, ["raw"])
+    with GearmanClient([first.address]) as client:
+        running = client.submit("raw")
+        job = worker.next_job()
+        client.add_server(second.address)
+        wait_until(lambda: [s.state for s in client.servers()] == ["UP", "UP"], message="both")
+        client.remove_server(first.address)
+        wait_until(lambda: client.servers()[0].state == "DRAINING", message="draining")
+        assert {client.submit_background("x").result(5).server for _ in range(10)} == {second.address}
+        job.complete(b"r")
+        assert running.result(5) == b"r"
+        wait_until(lambda: len(client.servers()) == 1, message="the removal")
+        with pytest.raises(ValueError, match="not a server of this client"):
+            client.remove_server(first.address)
+    worker.close()
+
+
+def test_unique_policy_sends_equal_uniques_to_one_server_from_the_first_job_on(gearmands):
+    addresses = [gearmands().address for _ in range(3)]
+    for _ in range(5):
+        with GearmanClient(addresses, policy="unique") as client:
+            futures = [client.submit_background("x", unique="the same") for _ in range(5)]
+            assert len({future.result(5).server for future in futures}) == 1
+    with GearmanClient(addresses, policy="failover") as client:
+        assert client.submit_background("x").result(5).server == addresses[0]
+
+
+def test_unique_of_the_users_warns_once_where_it_cannot_coalesce(gearmands):
+    with GearmanClient([gearmands().address, gearmands().address]) as client:
+        with pytest.warns(RuntimeWarning, match="policy='unique'") as caught:
+            client.submit_background("x", unique="u").result(5)
+            client.submit_background("x", unique="v").result(5)
+        assert len(caught) == 1
+
+
+def test_result_on_the_io_thread_raises(client):
+    errors = []
+    future = client.submit("nobody")
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            future.result()
+        except InvalidClientState as error:
+            errors.append(error)
+        done.set()
+
+    client._dispatcher.io.post(ask)
+    assert done.wait(5)
+    assert errors
+    assert future.cancel()
+
+
+def test_idle_client_wakes_for_health_checks_only(gearmand):
+    with GearmanClient([gearmand.address], health_check_interval=0.2) as client:
+        client.ping()
+        before, started = client.stats().wakeups, time.monotonic()
+        wait_until(lambda: time.monotonic() - started > 1.0, interval=0.1, message="a second")
+        # A turn to send each ECHO_REQ and one to read its answer.
+        assert client.stats().wakeups - before <= 2 * 6
+
+
+# ---- python-gearman's interface ------------------------------------------------------------------------------------
+
+
+def test_submit_job_waits_until_complete_by_default(client, c_worker):
+    request = client.submit_job("reverse", "Hello World!")
+    assert (request.state, request.result, request.complete) == ("COMPLETE", b"!dlroW olleH", True)
+    background = client.submit_job("echo", b"x", background=True, priority="HIGH")
+    assert (background.state, background.complete) == ("CREATED", True)
+
+
+def test_poll_timeout_leaves_the_job_running_and_a_later_wait_is_for_the_same_job(client, raw_worker):
+    request = client.submit_job("raw", b"x", poll_timeout=0.2)
+    assert request.timed_out
+    assert not request.complete
+    job = raw_worker.next_job()
+    [again] = client.submit_multiple_requests([request], poll_timeout=0.1)
+    assert again is request
+    assert request.timed_out
+    job.complete(b"r")
+    client.wait_until_jobs_completed([request], timeout=5.0)
+    assert (request.timed_out, request.result) == (False, b"r")
+    assert len(raw_worker.taken) == 1
+
+
+def test_failed_job_comes_back_without_an_exception(client, php_worker):
+    failed = client.submit_job("fail", b"")
+    raised = client.submit_job("exception", b"why")
+    assert (failed.state, raised.state, raised.exception) == ("FAILED", "FAILED", b"why")
+
+
+def test_lost_connection_comes_back_as_unknown_and_can_be_submitted_again(gearmand, client, raw_worker):
+    requests = client.submit_multiple_jobs(
+        [{"task": "raw", "data": b"1"}, {"task": "raw", "data": b"2"}], wait_until_complete=False
+    )
+    gearmand.restart()
+    client.wait_until_jobs_completed(requests, poll_timeout=5)
+    assert [(r.state, r.connection_failed, r.timed_out) for r in requests] == [("UNKNOWN", True, False)] * 2
+    client.submit_multiple_requests(requests, wait_until_complete=False, poll_timeout=10)
+    assert [r.state for r in requests] == ["CREATED"] * 2
+    assert [r.connection_attempts for r in requests] == [1, 1]
+
+
+def test_no_server_raises(gearmand):
+    with GearmanClient(["127.0.0.1:1"], submit_timeout=0.2) as client, pytest.raises(ServerUnavailable):
+        client.submit_job("x", b"")
+
+
+def test_hand_made_request_gets_status_and_the_data_that_came_since_it_asked_last(client, raw_worker):
+    """What job_types.rst's client does, with the worker's steps in the test's hands."""
+    initial = client.submit_job("raw", "Hello World!", background=False, wait_until_complete=False)
+    job = raw_worker.next_job()
+
+    def check():
+        update_job = GearmanJob(client.connection_list[0], initial.job.handle, None, None, None)
+        update_request = GearmanJobRequest(update_job)
+        update_request.state = "CREATED"
+        result = client.get_job_status(update_request)
+        status = result.status
+        return "Known = {known}, Running = {running}, Status = {numerator}/{denominator}, data = ".format(
+            **status
+        ) + repr(result.data_updates)
+
+    lines = [check()]
+    job.send_status(1, 3)
+    wait_until(lambda: initial.status.get("numerator") == 1, message="1/3")
+    lines.append(check())
+    job.send_data(b"half way data")
+    wait_until(lambda: initial.data_updates, message="the data")
+    lines.append(check())
+    job.send_status(2, 3)
+    wait_until(lambda: initial.status.get("numerator") == 2, message="2/3")
+    lines.append(check())
+    job.complete(b"!dlroW olleH")
+    client.wait_until_jobs_completed([initial], poll_timeout=5)
+    lines.append(check())
+    assert lines == [
+        "Known = True, Running = True, Status = 0/0, data = deque([])",
+        "Known = True, Running = True, Status = 1/3, data = deque([])",
+        "Known = True, Running = True, Status = 1/3, data = deque([b'half way data'])",
+        "Known = True, Running = True, Status = 2/3, data = deque([])",
+        "Known = False, Running = False, Status = 0/0, data = deque([])",
+    ]
+
+
+def test_subclass_that_overrides_the_wait_with_timeout_works(gearmand, c_worker):
+    class Logging(GearmanClient):
+        waits = 0
+
+        def wait_until_jobs_completed(self, job_requests, timeout=None):
+            self.waits += 1
+            self.log.info("waiting")
+            return super().wait_until_jobs_completed(job_requests, timeout=timeout)
+
+    with Logging([gearmand.address]) as client:
+        assert client.submit_job("echo", b"x", timeout=10).result == b"x"
+        assert client.waits == 1
+
+
+def test_polling_calls_back_after_each_activity_until_told_to_stop(client, raw_worker):
+    requests = client.submit_multiple_jobs([{"task": "raw", "data": b""}] * 2, wait_until_complete=False)
+    job = raw_worker.next_job()
+    calls = []
+
+    def go_on(any_activity):
+        calls.append(any_activity)
+        if len(calls) == 1:
+            job.complete(b"r")
+        return not any(request.complete for request in requests)
+
+    assert client.poll_connections_until_stopped(client.connection_list, go_on, timeout=10)
+    assert calls[0] is False
+    assert calls[-1] is True
+    assert not client.poll_connections_until_stopped(client.connection_list, lambda _: True, timeout=0.05)
+
+
+def test_illegal_move_of_a_job_raises():
+    request = GearmanJobRequest(GearmanJob(None, None, "t", "u", b""))
+    with pytest.raises(InvalidClientState, match="no move from UNKNOWN to COMPLETE"):
+        request._move("COMPLETE")
