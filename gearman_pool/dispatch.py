@@ -262,11 +262,15 @@ class Dispatcher:
 
     def _on_loop_error(self, error: BaseException) -> None:
         """Something nobody thought of: what was in flight fails with it, and the loop goes on."""
+        broken = self._note_broken(error)
+        for connection in self.pool.connections:
+            connection.lose(broken)
+
+    def _note_broken(self, error: BaseException) -> GearmanError:
         self.counters.loop_errors += 1
         self.callbacks.submit(partial(_log_loop_error, error))
         text = f"an unexpected error in the client's I/O thread: {error!r}; please report it"
-        for connection in self.pool.connections:
-            connection.lose(GearmanError(text))
+        return GearmanError(text, maybe_sent=True)
 
     def _on_stop(self) -> None:
         """The loop has ended: whatever is left ends too."""
@@ -294,6 +298,27 @@ class Dispatcher:
 
     def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
         """See `Handler.on_events`."""
+        try:
+            self._take(connection, events)
+        except Exception as error:  # something nobody thought of: the loop, and the other connections, must outlive it
+            broken = self._note_broken(error)
+            connection.lose(broken)
+            # The session has given these jobs up already, so the loss of the connection does not end them.
+            for _, token, _ in events:
+                if isinstance(token, JobFuture):
+                    self._end_broken(token, broken)
+        if self._activity:
+            _release_all(self._activity)
+
+    def _end_broken(self, future: JobFuture, broken: GearmanError) -> None:
+        error = _copy(broken)
+        _describe(error, future)
+        if future._resolve(FINISHED, None, error, PATIENCE):
+            future.request._future = None
+            future._client = None
+            self.callbacks.submit(future._announce)
+
+    def _take(self, connection: Connection, events: list[SessionEvent]) -> None:
         for kind, token, value in events:
             if kind == CREATED:
                 self._accepted(connection, token, value)
@@ -314,8 +339,6 @@ class Dispatcher:
                 self._worker_raised(token, value)
             else:
                 self._updated(connection, token, kind, value)
-        if self._activity:
-            _release_all(self._activity)
 
     def _accepted(self, connection: Connection, future: JobFuture, handle: str) -> None:
         request = future.request
@@ -633,7 +656,7 @@ class Dispatcher:
         request = future.request
         outcome = type(error).__name__ if error is not None else "accepted" if request.background else "complete"
         connection = request.job.connection
-        server = connection.get_address_text() if connection is not None else None
+        server = str(connection) if connection is not None else None
         duration = self.io.clock() - future._started
         self.emit(JobFinished(server, str(request.job.task), str(request.job.unique), outcome, duration))
 

@@ -29,9 +29,11 @@ def draw(table: dict[str, dict[str, str]]) -> str:
     """Return the state machine as SVG."""
     moves = [(start, end) for start, ends in table.items() for end in ends]
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 300" width="700" role="img" font-family="sans-serif" '
-        'font-size="14"><title>State machine</title><defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" '
-        'markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0L10 5L0 10z" fill="#456"/></marker></defs>'
+        (
+            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 300" width="700" role="img" font-family="sans-serif" '
+            'font-size="14"><title>State machine</title><defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" '
+            'markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0L10 5L0 10z" fill="#456"/></marker></defs>'
+        )
     ]
     for number, (start, end) in enumerate(moves, 1):
         parts.append(_arrow(number, _PLACES[start], _PLACES[end], (end, start) in moves))
@@ -56,10 +58,12 @@ def _arrow(number: int, start: tuple[int, int], end: tuple[int, int], both_ways:
     control = (start[0] + dx / 2 + side_x * bend, start[1] + dy / 2 + side_y * bend)
     first, last = _edge(start, control), _edge(end, control)
     middle = ((first[0] + 2 * control[0] + last[0]) / 4, (first[1] + 2 * control[1] + last[1]) / 4)
+    curve = f"M{first[0]:.0f} {first[1]:.0f}Q{control[0]:.0f} {control[1]:.0f} {last[0]:.0f} {last[1]:.0f}"
+    x, y = f"{middle[0]:.0f}", f"{middle[1]:.0f}"
     return (
-        f'<path d="M{first[0]:.0f} {first[1]:.0f}Q{control[0]:.0f} {control[1]:.0f} {last[0]:.0f} {last[1]:.0f}" fill="none" '
-        f'stroke="#456" marker-end="url(#tip)"/><circle cx="{middle[0]:.0f}" cy="{middle[1]:.0f}" r="10" fill="#fff" '
-        f'stroke="#456"/><text x="{middle[0]:.0f}" y="{middle[1] + 4:.0f}" text-anchor="middle" font-size="12">{number}</text>'
+        f'<path d="{curve}" fill="none" stroke="#456" marker-end="url(#tip)"/>'
+        f'<circle cx="{x}" cy="{y}" r="10" fill="#fff" stroke="#456"/>'
+        f'<text x="{x}" y="{y}" dy="4" text-anchor="middle" font-size="12">{number}</text>'
     )
 
 

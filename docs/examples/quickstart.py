@@ -1,7 +1,7 @@
 """gearman_pool at work: one client, four threads, two real servers, one of which is killed half-way.
 
-Starts two gearmand servers on free loopback ports and a worker for each (libgearman's ``gearman -w`` with ``wc -w``), counts the
-words of this project's own files, and ends what it started. Run it with ``python docs/examples/quickstart.py``.
+Starts two gearmand servers on free loopback ports and a worker for each (libgearman's ``gearman -w`` with
+``wc -w``), counts the words of this project's own files, and ends what it started. Run it with ``python docs/examples/quickstart.py``.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> int:
             words = int(client.submit("words", path.read_bytes(), timeout=30).result())
             done += 1
             if sys.stdout.isatty():
-            print(f"\r{done:3} of {len(files)} files counted", end="", flush=True)
+                print(f"\r{done:3} of {len(files)} files counted", end="", flush=True)
             return words
 
         started = time.monotonic()

@@ -80,8 +80,8 @@ class WorkerRow(TypedDict):
     """One connection to the server: workers, clients and admin clients alike.
 
     ``client_id`` is ``"-"`` for a peer that gave itself no name. The server writes client id and functions without
-    quoting. The row is split at its last colon between spaces, so that an id may hold spaces; a function with a space in its name
-    shows as several.
+    quoting. The row is split at its last colon between spaces, so that an id may hold spaces; a function
+    with a space in its name shows as several.
     """
 
     file_descriptor: str

@@ -68,8 +68,8 @@ class IOThread:
     last.
 
     ``sleeping`` is written by the I/O thread alone: it sets it to the number of this sleep, looks once more for work,
-    waits, and sets it to 0. A caller that finds it set after it has put its work in place sends a wake-up; one that finds
-    0 knows that the thread will look again. (Letting callers clear a flag loses wake-ups.)
+    waits, and sets it to 0. A caller that finds it set after it has put its work in place sends a wake-up; one that
+    finds 0 knows that the thread will look again. (Letting callers clear a flag loses wake-ups.)
     """
 
     def __init__(
@@ -137,8 +137,8 @@ class IOThread:
             # A full buffer means that a wake-up is on its way; a closed one that the thread has ended.
             with contextlib.suppress(OSError):
                 syscalls.send(waker[1], b"\0")
-            # After the send, so that an interrupted caller suppresses nobody else's; with the number, so that a late note
-            # of an earlier sleep does not either.
+            # After the send, so that an interrupted caller suppresses nobody else's; with the number, so that a late
+            # note of an earlier sleep does not either.
             self._woken = sleep
 
     def is_current(self) -> bool:

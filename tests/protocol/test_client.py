@@ -113,7 +113,9 @@ def test_forgotten_member_of_a_shared_handle_still_takes_its_copies():
     session.receive(_created("H:1") * 2)
     session.forget("H:1", "a")
     assert session.find("H:1") == "b"
-    events = session.receive(_wire(Command.WORK_DATA, b"H:1", b"x") * 2 + _wire(Command.WORK_COMPLETE, b"H:1", b"r") * 2)
+    events = session.receive(
+        _wire(Command.WORK_DATA, b"H:1", b"x") * 2 + _wire(Command.WORK_COMPLETE, b"H:1", b"r") * 2
+    )
     assert [event[1] for event in events] == [None, "b", None, "b"]
     session = _session("a", "b")
     session.receive(_created("H:1") * 2)
@@ -158,7 +160,8 @@ def test_echo_before_the_job_created_that_was_due_shows_a_lost_reply():
 
 
 @pytest.mark.parametrize(
-    "command", [Command.WORK_COMPLETE, Command.WORK_DATA, Command.WORK_WARNING, Command.WORK_EXCEPTION, Command.WORK_STATUS]
+    "command",
+    [Command.WORK_COMPLETE, Command.WORK_DATA, Command.WORK_WARNING, Command.WORK_EXCEPTION, Command.WORK_STATUS],
 )
 def test_update_without_its_arguments_is_a_protocol_error(command):
     with pytest.raises(ProtocolError):

@@ -71,7 +71,7 @@ def test_client_without_servers_says_so(gearmand):
         with pytest.raises(ServerUnavailable, match="no servers are configured"):
             client.submit("x").result(5)
         client.add_server(gearmand.address)
-        wait_until(lambda: client.servers(), message="the server")
+        wait_until(client.servers, message="the server")
         assert client.submit_background("x").result(5).server == gearmand.address
 
 
