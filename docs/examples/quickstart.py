@@ -1,7 +1,8 @@
 """gearman_pool at work: one client, four threads, two real servers, one of which is killed half-way.
 
-Starts two gearmand servers on free loopback ports and a worker for each (libgearman's ``gearman -w`` with
-``wc -w``), counts the words of this project's own files, and ends what it started. Run it with ``python docs/examples/quickstart.py``.
+Starts two gearmand servers on free loopback ports and a worker for each (libgearman's ``gearman -w`` with ``wc -w``),
+counts the words of this project's own files, and ends what it started. Run it with
+``python docs/examples/quickstart.py``.
 """
 
 from __future__ import annotations
