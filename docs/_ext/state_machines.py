@@ -30,7 +30,7 @@ def draw(table: dict[str, dict[str, str]]) -> str:
     moves = [(start, end) for start, ends in table.items() for end in ends]
     parts = [
         (
-            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 300" width="700" role="img" '
+            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 250" width="700" role="img" '
             'font-family="sans-serif" '
             'font-size="14"><title>State machine</title><defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" '
             'markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0L10 5L0 10z" fill="#456"/></marker></defs>'
