@@ -311,6 +311,7 @@ class Connection:
             unsent_bytes = 0
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
+            self._pool.lingering.append(self)
             self._io.call_later(PATIENCE, self._close_later)
         order = list(self.session.order)
         accepted = self.session.abandon()
@@ -323,10 +324,17 @@ class Connection:
         return LostEntries(unsent + queued, order, accepted)
 
     def _close_later(self) -> None:
+        if not self.close_lingering():
+            self._io.call_later(PATIENCE, self._close_later)
+
+    def close_lingering(self) -> bool:
+        """Close the socket of a closed connection if whoever was sending has left; return whether it is closed."""
         if self.lock.acquire(False) or not self._somebody_drains():
             self._close_socket()
-        else:
-            self._io.call_later(PATIENCE, self._close_later)
+            with contextlib.suppress(ValueError):
+                self._pool.lingering.remove(self)
+            return True
+        return False
 
     def _close_socket(self) -> None:
         with contextlib.suppress(OSError):

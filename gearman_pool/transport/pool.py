@@ -177,6 +177,8 @@ class Pool:
         self.available: tuple[Server, ...] = ()
         self.connections: tuple[Connection, ...] = ()
         self.closing = False
+        #: Closed connections whose descriptor waits for a caller to leave; see `Connection.close`.
+        self.lingering: list[Connection] = []
         self._policy = make_policy(options.policy)
         self._sticky = options.policy in STICKY
         self._holding = self._sticky and len(addresses) > 1
@@ -593,6 +595,8 @@ class Pool:
                 server.retry.cancel()
         for connection in self.connections:
             connection.lose(error)
+        for connection in list(self.lingering):
+            connection.close_lingering()
         self.available = ()
         waiting, self._waiting = self._waiting, deque()
         for _, _, entry in waiting:
