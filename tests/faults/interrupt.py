@@ -1,7 +1,7 @@
 """A program that raises exceptions into callers from outside and checks that nobody else is harmed.
 
-Usage: ``python -m tests.faults.interrupt SERVER SECONDS``. Prints one line of JSON: exceptions raised, calls made, wrong
-answers, and whether the client still works at the end.
+Usage: ``python -m tests.faults.interrupt SERVER SECONDS``. Prints one line of JSON: how many exceptions were raised and
+calls made, how many answers were wrong, and whether the client still works at the end.
 """
 
 from __future__ import annotations
