@@ -661,6 +661,7 @@ def test_polling_calls_back_after_each_activity_until_told_to_stop(client, raw_w
         calls.append(any_activity)
         if len(calls) == 1:
             job.complete(b"r")
+            return True
         return not any(request.complete for request in requests)
 
     assert client.poll_connections_until_stopped(client.connection_list, go_on, timeout=10)
