@@ -1,6 +1,7 @@
 """A Django application, in one file, with one Gearman client for all threads of each process.
 
-Run it with ``gunicorn --preload --workers 2 --worker-class gthread --threads 8 django_app:app``, with ``GEARMAN_SERVERS`` set.
+Run it, with ``GEARMAN_SERVERS`` set, with
+``gunicorn --preload --workers 2 --worker-class gthread --threads 8 django_app:app``.
 """
 
 from __future__ import annotations

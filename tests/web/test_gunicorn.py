@@ -1,4 +1,4 @@
-"""What it is for: a web application under gunicorn, with one client at module level, while a server dies and returns."""
+"""A web application under gunicorn, with one client at module level, while a server dies and returns."""
 
 from __future__ import annotations
 
