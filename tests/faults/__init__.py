@@ -1,1 +1,2 @@
-"""The promises about faults, row by row: real servers are killed, stopped and restarted, real processes fork and end."""
+"""The promises about faults, row by row: real servers are killed, stopped and restarted, real processes fork and
+end."""
