@@ -1,0 +1,110 @@
+"""What the tests of faults share: readiness, accounting, figures and programs with a hard deadline."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gearman_pool import GearmanClient, GearmanError
+from gearman_pool.future import JobFuture
+
+from ..support.waiting import wait_until
+
+__all__ = ["Ended", "account", "figure", "percentile", "run_program", "wait_accepted", "wait_up"]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def figure(text: str) -> None:
+    """Print a measured figure: ``pytest -s`` shows it."""
+    print(f"\n    measured: {text}")
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """The smallest value that ``percent`` of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def wait_up(client: GearmanClient, *addresses: str, timeout: float = 10.0) -> None:
+    """Start the client if need be, and wait until these servers (or all of its own) take jobs."""
+    client.ping(0.01)
+
+    def up() -> bool:
+        states = {server.address: server.state for server in client.servers()}
+        return all(states[address] == "UP" for address in (addresses or states))
+
+    wait_until(up, timeout, message=lambda: f"servers are up: {client.servers()}")
+
+
+def wait_accepted(*futures: JobFuture, timeout: float = 15.0) -> None:
+    """Wait until the servers have accepted all of these jobs."""
+    wait_until(
+        lambda: all(future.job.handle or future.done() for future in futures), timeout, message="the jobs are accepted"
+    )
+
+
+def account(futures: Iterable[tuple[bytes, JobFuture]], timeout: float = 30.0) -> Counter[str]:
+    """Wait for all of these echo jobs and count them: "right", "wrong", or the name of the error's class.
+
+    A future that has no outcome in time counts as "TimeoutError": it hangs.
+    """
+    counts: Counter[str] = Counter()
+    for payload, future in futures:
+        try:
+            result = future.result(timeout)
+        except (GearmanError, TimeoutError) as error:
+            counts[type(error).__name__] += 1
+        else:
+            counts["right" if result == payload else "wrong"] += 1
+    return counts
+
+
+class Ended(NamedTuple):
+    """How a program ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def run_program(arguments: Sequence[str], deadline: float) -> Ended:
+    """Run this Python with these arguments; after ``deadline`` seconds kill it, and all that it forked, and fail."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=deadline)
+    except subprocess.TimeoutExpired:
+        # SIGABRT first: it makes faulthandler print where every thread stands.
+        process.send_signal(signal.SIGABRT)
+        try:
+            output, errors = process.communicate(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+        raise AssertionError(f"no end within {deadline:g} s: {arguments}\n{output}\n{errors}") from None
+    finally:
+        # What it forked stays in its session; nothing of it may outlive the test.
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.stdout.close()
+        process.stderr.close()
+        process.wait()
+    return Ended(process.returncode, output, errors)

@@ -1,0 +1,193 @@
+"""F2: a server, or the client's own process, is stopped for a while."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ConnectionLost, JobCancelled
+
+from ..support.waiting import wait_until
+from .support import ROOT, figure, wait_accepted, wait_up
+
+
+@pytest.mark.parametrize("max_retries", [0, 1])
+def test_frozen_server_is_found_within_interval_and_timeout(gearmands, max_retries):
+    frozen, live = gearmands(), gearmands()
+    interval, timeout = 0.4, 0.6
+    with GearmanClient(
+        [frozen.address, live.address],
+        health_check_interval=interval,
+        health_check_timeout=timeout,
+        max_retries=max_retries,
+        policy="round_robin",
+    ) as client:
+        wait_up(client)
+        futures = [client.submit("nobody") for _ in range(200)]
+        wait_accepted(*futures)
+        at_frozen = [future for future in futures if str(future.job.connection) == frozen.address]
+        at_live = [future for future in futures if str(future.job.connection) == live.address]
+        assert at_frozen
+        assert at_live
+        handles = [future.job.handle for future in at_live]
+        frozen.pause()
+        started = time.monotonic()
+        if max_retries:
+            wait_until(lambda: client.servers()[0].state != "UP", message="detection")
+            detected = time.monotonic() - started
+            wait_until(lambda: all(str(f.job.connection) == live.address and f.job.handle for f in at_frozen))
+        else:
+            for future in at_frozen:
+                assert isinstance(future.exception(10), ConnectionLost)
+            detected = time.monotonic() - started
+        figure(
+            f"SIGSTOP found after {detected:.2f} s with interval {interval:g} s and timeout {timeout:g} s, "
+            f"max_retries={max_retries}"
+        )
+        assert detected < interval + timeout + 0.5
+        assert "health check" in (client.servers()[0].last_error or "")
+        assert not any(future.done() for future in at_live)
+        assert [future.job.handle for future in at_live] == handles
+        client.close(0)
+
+
+def test_new_jobs_avoid_a_server_that_has_missed_one_check(gearmands, c_workers):
+    frozen, live = gearmands(), gearmands()
+    c_workers(frozen)
+    c_workers(live)
+    interval, timeout = 0.2, 4.0
+    with GearmanClient(
+        [frozen.address, live.address], health_check_interval=interval, health_check_timeout=timeout, policy="failover"
+    ) as client:
+        wait_up(client)
+        assert client.submit("echo", b"x").result(5) == b"x"
+        frozen.pause()
+        started = time.monotonic()
+        stuck = []
+
+        def avoided() -> bool:
+            future = client.submit("echo", b"y")
+            try:
+                return future.result(0.5) == b"y"
+            except TimeoutError:
+                stuck.append(future)
+                return False
+
+        wait_until(avoided, message="new jobs go elsewhere")
+        elapsed = time.monotonic() - started
+        assert elapsed < interval + timeout / 2
+        latencies = []
+        while time.monotonic() - started < interval + timeout - 0.5:
+            before = time.monotonic()
+            future = client.submit("echo", b"z")
+            assert future.result(2) == b"z"
+            assert str(future.job.connection) == live.address
+            latencies.append(time.monotonic() - before)
+        assert client.servers()[0].state == "UP", "it was given up before its timeout"
+        figure(
+            f"new jobs avoid the frozen server after {elapsed:.2f} s; {len(latencies)} jobs then, the slowest took "
+            f"{max(latencies) * 1e3:.1f} ms"
+        )
+        for future in stuck:
+            assert isinstance(future.exception(10), ConnectionLost)
+
+
+def test_frozen_server_that_goes_on_in_time_loses_nothing(gearmands, c_workers):
+    server = gearmands()
+    c_workers(server)
+    with GearmanClient([server.address], health_check_interval=0.1, health_check_timeout=1.5) as client:
+        wait_up(client)
+        server.pause()
+        futures = [(b"%d" % number, client.submit("echo", b"%d" % number)) for number in range(300)]
+        resume = threading.Timer(0.8, server.resume)
+        resume.start()
+        for payload, future in futures:
+            assert future.result(10) == payload
+        resume.join()
+        assert client.stats().connections_lost == 0
+
+
+def test_server_is_used_again_when_it_goes_on_and_its_late_answers_harm_nobody(gearmands, c_workers):
+    server = gearmands()
+    with GearmanClient(
+        [server.address], health_check_interval=0.2, health_check_timeout=0.3, reconnect_backoff=(0.05, 0.2)
+    ) as client:
+        wait_up(client)
+        old = [client.submit("echo", b"old %d" % number) for number in range(500)]
+        wait_accepted(*old)
+        server.pause()
+        for future in old:
+            assert isinstance(future.exception(10), ConnectionLost)
+        server.resume()
+        started = time.monotonic()
+        wait_up(client)
+        back = time.monotonic() - started
+        c_workers(server)
+        new = [(b"new %d" % number, client.submit("echo", b"new %d" % number)) for number in range(500)]
+        for payload, future in new:
+            assert future.result(10) == payload
+        assert all(isinstance(future.exception(0), ConnectionLost) for future in old)
+        figure(f"used again {back:.2f} s after SIGCONT, with a backoff of at most 0.2 s")
+        # An attempt that began while the server was frozen may have to run into its health check first.
+        assert back < 0.2 + 0.3 + 1.0
+
+
+_CLIENT = """
+import sys, gearman_pool
+client = gearman_pool.GearmanClient([sys.argv[1]], health_check_interval=0.2, health_check_timeout=0.3)
+assert client.submit("echo", b"before").result(10) == b"before"
+print("ready", flush=True)
+sys.stdin.readline()
+assert client.submit("echo", b"after").result(10) == b"after"
+print(client.stats().connections_lost, client.stats().connections_failed, flush=True)
+client.close()
+"""
+
+
+def test_client_that_was_stopped_itself_takes_no_server_for_dead(gearmand, c_worker):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CLIENT, gearmand.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGSTOP)
+            # Twice as long as an unanswered health check may take.
+            threading.Event().wait(2 * (0.2 + 0.3))
+            process.send_signal(signal.SIGCONT)
+            threading.Event().wait(0.1)
+        output, _ = process.communicate("go on\n", timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+    assert process.returncode == 0
+    assert output == "0 0\n"
+
+
+def test_cancel_of_a_job_at_a_frozen_server_is_bounded(gearmand):
+    with GearmanClient([gearmand.address], health_check_interval=60, health_check_timeout=0.5) as client:
+        wait_up(client)
+        accepted = client.submit("nobody")
+        wait_accepted(accepted)
+        gearmand.pause()
+        started = time.monotonic()
+        assert accepted.cancel() is False
+        assert 0.3 < time.monotonic() - started < 2.0
+        gearmand.resume()
+        # The question was on its way: what it asked for is done once the server goes on.
+        with pytest.raises(JobCancelled):
+            accepted.result(10)
