@@ -16,10 +16,11 @@ from .constants import (
 )
 from .encoders import BytesEncoder, DataEncoder, JSONEncoder, NoopEncoder
 from .errors import GearmanError
-from .events import ClientStats, Listener, ServerInfo
+from .events import ClientStats, Listener, ServerInfo, WorkerStats
 from .future import JobFuture
 from .job import GearmanJob, GearmanJobRequest, JobReference, JobStatus, JobUpdate
 from .options import ClientOptions, ServerAddress
+from .worker import GearmanWorker, GearmanWorkerJob
 
 __all__ = [
     "JOB_COMPLETE",
@@ -39,6 +40,8 @@ __all__ = [
     "GearmanError",
     "GearmanJob",
     "GearmanJobRequest",
+    "GearmanWorker",
+    "GearmanWorkerJob",
     "JSONEncoder",
     "JobFuture",
     "JobReference",
@@ -48,6 +51,7 @@ __all__ = [
     "NoopEncoder",
     "ServerAddress",
     "ServerInfo",
+    "WorkerStats",
     "__version__",
 ]
 

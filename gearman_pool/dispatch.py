@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .announcer import Announcer
 from .callbacks import CallbackThreads, Mailbox
 from .constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
 from .errors import (
@@ -34,9 +35,6 @@ from .errors import (
 )
 from .events import (
     ClientStats,
-    ConnectionClosed,
-    ConnectionFailed,
-    ConnectionOpened,
     Counters,
     Event,
     JobAccepted,
@@ -103,6 +101,7 @@ class Dispatcher:
         self.options = options
         self.counters = Counters()
         self.callbacks = CallbackThreads(name)
+        self.announcer = Announcer(self.callbacks, options.listeners, log)
         self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
         self.refusing: str | None = None
         self.new_session = partial(ClientSession, options.max_packet_size)
@@ -112,8 +111,6 @@ class Dispatcher:
         self._connection_for = connection_for
         self._decode = decode
         self._listeners = options.listeners
-        self._listener_mailbox = Mailbox(self.callbacks)
-        self._listener_failed = False
         self._close_when: Callable[[], bool] | None = None
         self._sweep = 0
         self._sweeping = False
@@ -268,7 +265,7 @@ class Dispatcher:
 
     def _note_broken(self, error: BaseException) -> GearmanError:
         self.counters.loop_errors += 1
-        self.callbacks.submit(partial(_log_loop_error, error))
+        self.announcer.log(logging.ERROR, "unexpected error in the I/O thread", error=error)
         text = f"an unexpected error in the client's I/O thread: {error!r}; please report it"
         return GearmanError(text, maybe_sent=True)
 
@@ -637,20 +634,8 @@ class Dispatcher:
     # ---- listeners and callbacks -----------------------------------------------------------------------------------
 
     def emit(self, event: Event) -> None:
-        """See `Handler.emit`. Logging counts as a listener: its locks are the user's."""
-        if isinstance(event, (ConnectionOpened, ConnectionClosed, ConnectionFailed)):
-            self.callbacks.submit(partial(_log_event, event))
-        if self._listeners:
-            self._listener_mailbox.put(partial(self._tell, event))
-
-    def _tell(self, event: Event) -> None:
-        for listener in self._listeners:
-            try:
-                listener.handle(event)
-            except Exception:
-                if not self._listener_failed:
-                    self._listener_failed = True
-                    log.exception("a listener failed; later failures are not logged")
+        """See `Handler.emit`."""
+        self.announcer.connection(event)
 
     def _emit_finished(self, future: JobFuture, error: BaseException | None) -> None:
         request = future.request
@@ -783,16 +768,3 @@ def _resolve_stubborn(future: JobFuture, outcome: str, result: Any, error: BaseE
     future.request._future = None
     future._client = None
     future._announce()
-
-
-def _log_loop_error(error: BaseException) -> None:
-    log.error("unexpected error in the I/O thread", exc_info=error)
-
-
-def _log_event(event: Event) -> None:
-    if isinstance(event, ConnectionOpened):
-        log.info("connected to %s", event.server)
-    elif isinstance(event, ConnectionClosed) and event.error is not None:
-        log.warning("lost the connection to %s (%s; %d jobs affected)", event.server, event.error, event.jobs_lost)
-    elif isinstance(event, ConnectionFailed):
-        log.warning("%s; next attempt in %.1f s", event.error, event.retry_in)

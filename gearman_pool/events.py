@@ -21,6 +21,9 @@ __all__ = [
     "JobUpdated",
     "Listener",
     "ServerInfo",
+    "TaskFinished",
+    "TaskStarted",
+    "WorkerStats",
 ]
 
 
@@ -100,6 +103,30 @@ class JobFinished(Event):
     duration: float
 
 
+@dataclass(frozen=True, slots=True)
+class TaskStarted(Event):
+    """A worker has begun with a job."""
+
+    task: str
+    unique: str
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFinished(Event):
+    """A worker's task has returned or raised.
+
+    ``outcome``: ``"done"``, ``"failed"``, ``"timed_out"`` (it took longer than its timeout) or ``"lost"`` (its server
+    had gone before it returned, and gives the job to another worker). ``duration``: seconds that the task took.
+    """
+
+    task: str
+    unique: str
+    handle: str
+    outcome: str
+    duration: float
+
+
 class Listener:
     """Base for listeners: override what you need.
 
@@ -134,6 +161,12 @@ class Listener:
     def on_job_finished(self, event: JobFinished) -> None:
         """A job has its result or its error."""
 
+    def on_task_started(self, event: TaskStarted) -> None:
+        """A worker has begun with a job."""
+
+    def on_task_finished(self, event: TaskFinished) -> None:
+        """A worker's task has returned or raised."""
+
     def handle(self, event: Event) -> None:
         """Call the method for this event. Override it to get every event in one place."""
         method = _METHODS.get(type(event))
@@ -149,6 +182,8 @@ _METHODS: dict[type[Event], str] = {
     JobUpdated: "on_job_updated",
     JobRetried: "on_job_retried",
     JobFinished: "on_job_finished",
+    TaskStarted: "on_task_started",
+    TaskFinished: "on_task_finished",
 }
 
 
@@ -212,5 +247,30 @@ class ClientStats:
     #: Jobs that wait for a server now.
     waiting: int
     #: Turns of the I/O thread: an idle client makes two for each health check of each connection.
+    wakeups: int
+    servers: tuple[ServerInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """A snapshot of a worker's counters and gauges, as `GearmanWorker.stats` gives it. Counts are since its start."""
+
+    #: Jobs whose task returned, raised, and took longer than its timeout.
+    jobs_done: int
+    jobs_failed: int
+    jobs_timed_out: int
+    #: Results and updates that could not be sent because the server had gone. It gives the jobs to other workers.
+    results_lost: int
+    #: Packets that a server refused because the job was not this worker's any more.
+    refused: int
+    #: Jobs held now, and those of them whose task has not begun.
+    held: int
+    waiting: int
+    #: Whether the tasks are known to a server that can be reached.
+    ready: bool
+    connections_opened: int
+    connections_failed: int
+    connections_lost: int
+    #: Turns of the I/O thread: an idle worker makes some for each poll and each health check.
     wakeups: int
     servers: tuple[ServerInfo, ...]

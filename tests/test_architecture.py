@@ -54,9 +54,13 @@ def test_transport_knows_no_tasks_and_no_encoders(path):
     assert not {name for name in _imports(path) if name.startswith("gearman_pool") and not name.startswith(allowed)}
 
 
-@pytest.mark.parametrize(
-    "name", ["client.py", "python_gearman.py", "admin_client.py", "dispatch.py", "future.py", "job.py", "promise.py"]
-)
+_ABOVE_THE_TRANSPORT = """
+    client.py python_gearman.py admin_client.py dispatch.py announcer.py future.py job.py promise.py
+    worker.py worker_engine.py worker_job.py
+""".split()
+
+
+@pytest.mark.parametrize("name", _ABOVE_THE_TRANSPORT)
 def test_what_stands_on_the_transport_knows_no_sockets(name):
     assert not _imports(PACKAGE / name) & {"socket", "selectors", "select", "ssl"}
 

@@ -15,7 +15,18 @@ from .commands import COMMANDS, Command
 from .packets import DEFAULT_MAX_PACKET_SIZE, Decoder, Packet, split_arguments
 from .text import TEXT_BLOCK, TEXT_LINE, parse_error
 
-__all__ = ["ACCEPTED", "ERROR", "NO_REPLY", "REPLY", "TEXT_BLOCK", "TEXT_LINE", "Entry", "Event", "ReplySession"]
+__all__ = [
+    "ACCEPTED",
+    "ERROR",
+    "NO_REPLY",
+    "REPLY",
+    "TEXT_BLOCK",
+    "TEXT_LINE",
+    "Entry",
+    "Event",
+    "ReplySession",
+    "error_of",
+]
 
 #: What may stand as an entry's reply besides a command's number, TEXT_LINE and TEXT_BLOCK.
 NO_REPLY = 0
@@ -81,7 +92,7 @@ class ReplySession:
         if expected == command:
             events.append((REPLY, token, split_arguments(command, body)))
         elif command == Command.ERROR:
-            events.append((ERROR, token, _error(body)))
+            events.append((ERROR, token, error_of(body)))
         elif command == Command.TEXT and expected < 0:
             if not self._text(expected, token, body, events):
                 return
@@ -100,7 +111,8 @@ class ReplySession:
         return True
 
 
-def _error(body: bytes) -> tuple[str, str]:
+def error_of(body: bytes) -> tuple[str, str]:
+    """Return the code and the text of an ERROR packet."""
     code, text = split_arguments(Command.ERROR, body)
     return code.decode("utf-8", "replace"), text.rstrip(b"\0").decode("utf-8", "replace")
 

@@ -121,9 +121,11 @@ class Connection:
 
     # ---- any thread ------------------------------------------------------------------------------------------------
 
-    def submit(self, entry: Entry) -> None:
-        """Put a request in line. Never blocks. Runs on any thread."""
+    def submit(self, entry: Entry, *more: Entry) -> None:
+        """Put a request in line, and others behind it that leave with it. Never blocks. Runs on any thread."""
         self.queue.append(entry)
+        if more:
+            self.queue.extend(more)
         if self.closed:
             # The I/O thread emptied the queue before the append: hand it the straggler.
             self._io.post(self._rescue)

@@ -1,0 +1,805 @@
+"""`GearmanWorker`: takes jobs from all servers, and runs the tasks that are registered with it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from typing_extensions import Self
+
+from .encoders import BytesEncoder
+from .errors import ForkedProcess, GearmanError, InvalidWorkerState
+from .events import TaskFinished, TaskStarted, WorkerStats
+from .job import GearmanJob
+from .options import LONGEST_DURATION, ClientOptions, encode_name, encode_task, parse_servers
+from .promise import Promise
+from .protocol.commands import Command
+from .python_gearman import GearmanConnection
+from .transport import lifecycle
+from .transport.connection import Connection, set_main_thread
+from .transport.pool import Query
+from .worker_engine import Ability, Assignment, WorkerEngine
+from .worker_job import GearmanWorkerJob, encode_result, takes_worker, whole_number
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Unpack
+
+    from .options import ClientOptionsDict
+
+__all__ = ["POLL_TIMEOUT_IN_SECONDS", "GearmanWorker", "GearmanWorkerJob"]
+
+log = logging.getLogger("gearman_pool.worker")
+
+#: How long `GearmanWorker.work` waits for a job before it calls ``after_poll``, unless told otherwise.
+POLL_TIMEOUT_IN_SECONDS = 60.0
+
+#: gearmand cuts longer ones.
+_MAX_CLIENT_ID = 127
+
+#: The longest text of an exception that is sent to the client, in bytes.
+_MAX_EXCEPTION = 16 * 1024
+
+#: How long the end of the I/O thread is waited for, in seconds; it only closes sockets then.
+_END_TIMEOUT = 2.0
+
+#: How long a worker that has given up waits for its lines to be logged before it ends the process, in seconds.
+_LAST_WORDS = 1.0
+
+_Task = TypeVar("_Task", bound=Callable[..., Any])
+
+
+class GearmanWorker:
+    """A worker for Gearman job servers.
+
+    Creating one does no I/O. `run` or `work` connects to all servers, asks them for jobs in turn, and runs the tasks; a
+    server that is down is tried again for ever, while the others go on. All methods may be called from any thread.
+
+    A job whose worker, or whose server connection, is lost before the result was sent is given to another worker by the
+    server (a background job and one whose client still waits): tasks should bear being run twice.
+
+    Args:
+        host_list: The servers, as for `GearmanClient`.
+        concurrency: How many jobs are run at the same time. 1 runs them on the thread that called `run` or `work`; more
+            run on as many threads.
+        prefetch: How many more jobs are held ready. They start sooner, but no other worker can take them.
+        poll_interval: How often sleeping servers are asked for jobs, in seconds: gearmand before 2.0 wakes no worker
+            for a job that falls due.
+        client_id: What the worker is called in the servers' lists; at most 127 bytes, without control characters.
+        shutdown_timeout: How long the jobs that are held may take when the worker is told to stop, in seconds.
+        max_jobs: Stop after so many jobs; None for any number.
+        options: See `ClientOptions`: those about connections, ``prefix``, ``data_encoder``, ``listeners``, ``name``.
+            Each may also stand in the DSN.
+
+    Raises:
+        ValueError, TypeError: a server or an option is not usable; the text says which and why.
+
+    Example::
+
+        worker = GearmanWorker(["localhost:4730"], concurrency=8)
+
+        @worker.task("reverse")
+        def reverse(job):
+            return job.data[::-1]
+
+        worker.run()  # until SIGTERM or SIGINT: finishes its jobs, then returns
+    """
+
+    #: How payloads become objects and results become bytes, unless the option ``data_encoder`` says otherwise.
+    data_encoder: Any = BytesEncoder
+    job_class: type[GearmanJob] = GearmanWorkerJob
+
+    def __init__(
+        self,
+        host_list: str | bytes | Iterable[Any] | None = None,
+        *,
+        concurrency: int = 1,
+        prefetch: int = 0,
+        poll_interval: float = 1.0,
+        client_id: str | bytes | None = None,
+        shutdown_timeout: float = 30.0,
+        max_jobs: int | None = None,
+        **options: Unpack[ClientOptionsDict],
+    ) -> None:
+        addresses, dsn_options = parse_servers(host_list)
+        merged = ClientOptions.merge(dsn_options, options)
+        self.options = replace(merged, connections_per_server=1)
+        self.log = log
+        self.concurrency = _checked_count("concurrency", concurrency, 1)
+        self.prefetch = _checked_count("prefetch", prefetch, 0)
+        self.poll_interval = _checked_duration("poll_interval", poll_interval)
+        self.shutdown_timeout = _checked_duration("shutdown_timeout", shutdown_timeout)
+        self.max_jobs = None if max_jobs is None else _checked_count("max_jobs", max_jobs, 1)
+        #: Set while the tasks are known to a server that can be reached.
+        self.ready = threading.Event()
+        if self.options.data_encoder is not None:
+            self.data_encoder = self.options.data_encoder
+        context = self.options.ssl_context
+        self._addresses = tuple(a if context is None else a.with_ssl(context) for a in addresses)
+        self._client_id = None if client_id is None else _encode_client_id(client_id)
+        self._abilities: dict[bytes, Ability] = {}
+        self._engine: WorkerEngine | None = None
+        self._last_stats: WorkerStats | None = None
+        self._stop_asked = False
+        self._stop_timeout: float | None = None
+        self._give_up_signal: int | None = None
+        # Guards the change from not running to running; held for a few instructions, with no other lock.
+        self._lock = threading.Lock()
+        self._running = False
+        self._idle = threading.Event()
+        self._idle.set()
+        self._failure: BaseException | None = None
+        self._local = threading.local()
+        # A result and the next question for a job leave in one write, unless a hook is to run between the two.
+        self._bundles = all(getattr(type(self), hook) is getattr(GearmanWorker, hook) for hook in _HOOKS)
+        lifecycle.register(self)
+
+    def __repr__(self) -> str:
+        engine = self._engine
+        state = "stopped" if engine is None else "stopping" if engine.stopping else "running"
+        servers = ", ".join(map(str, self._addresses))
+        return f"<{type(self).__name__} of {servers or 'no server'} {state}, {len(self._abilities)} tasks>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- tasks -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, task: _Task) -> _Task: ...
+
+    @overload
+    def task(self, task: str | bytes, *, timeout: float | None = None) -> Callable[[_Task], _Task]: ...
+
+    def task(self, task: Any, *, timeout: float | None = None) -> Any:
+        """Register the decorated function, under a name or under its own; see `register_task`.
+
+        Example::
+
+            @worker.task("resize", timeout=60)
+            def resize(job): ...
+        """
+        if callable(task):
+            self.register_task(task.__name__, task)
+            return task
+
+        def decorate(function: _Task) -> _Task:
+            self.register_task(task, function, timeout=timeout)
+            return function
+
+        return decorate
+
+    def register_task(
+        self, task: str | bytes, callback_function: Callable[..., Any], timeout: float | None = None
+    ) -> str | bytes:
+        """Take jobs of this task, and run them by calling a function with (job) or (worker, job).
+
+        What it returns is the result, encoded; None is an empty one. What a generator yields is sent as data as it
+        comes, and what it returns is the result. What it raises reaches the client as `JobException`.
+
+        Args:
+            task: The task's name. A function that was registered for it before is replaced.
+            callback_function: The function, method or callable. With a concurrency above 1 it is called by several
+                threads at once.
+            timeout: How long the task may take, in seconds, from 1 on; after that its client gets an exception, and
+                ``job.stopping`` becomes true. A server from version 2.0 on is told as well, and gives the job to
+                another worker if this process cannot even say that.
+
+        Returns:
+            The task's name.
+
+        Raises:
+            ValueError, TypeError: the name, the function or the timeout is not usable.
+
+        Example::
+
+            worker.register_task("reverse", lambda job: job.data[::-1])
+        """
+        encoded = encode_task(task, self.options.prefix)
+        if timeout is not None:
+            _checked_duration("timeout", timeout)
+            if timeout < 1:
+                raise ValueError(f"timeout is {timeout!r}; servers take 1 second or more")
+        name = task if isinstance(task, str) else bytes(task).decode("utf-8", "surrogateescape")
+        ability = Ability(name, callback_function, takes_worker(callback_function), timeout)
+        self._abilities[encoded] = ability
+        engine = self._engine
+        if engine is not None:
+            engine.register(encoded, ability)
+        return task
+
+    def unregister_task(self, task: str | bytes) -> str | bytes:
+        """Take no more jobs of this task. Jobs of it that run now are finished first.
+
+        Returns:
+            The task's name.
+
+        Raises:
+            InvalidWorkerState: it is not registered.
+        """
+        encoded = encode_task(task, self.options.prefix)
+        if self._abilities.pop(encoded, None) is None:
+            raise InvalidWorkerState(f"task {task!r} is not registered")
+        engine = self._engine
+        if engine is not None:
+            engine.unregister(encoded)
+        return task
+
+    @property
+    def worker_abilities(self) -> dict[str, Callable[..., Any]]:
+        """The functions by their tasks' names."""
+        return {ability.name: ability.function for ability in list(self._abilities.values())}
+
+    def set_client_id(self, client_id: str | bytes) -> str | bytes:
+        """Set what the worker is called in the servers' lists, and return it.
+
+        Raises:
+            ValueError, TypeError: it has more than 127 bytes, or control characters, or is no text.
+        """
+        self._client_id = _encode_client_id(client_id)
+        engine = self._engine
+        if engine is not None:
+            engine.set_client_id(self._client_id)
+        return client_id
+
+    @property
+    def worker_client_id(self) -> str | None:
+        """What the worker is called in the servers' lists."""
+        return None if self._client_id is None else self._client_id.decode("utf-8", "surrogateescape")
+
+    # ---- running ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Work until the process gets SIGTERM or SIGINT, or `stop` is called; finish the jobs that are held; return.
+
+        A second signal ends the process at once. So does the end of ``shutdown_timeout`` when a task is still running
+        on this thread then (exit status 128 and the signal's number): its job goes to another worker. In any thread but
+        the main one signals are left alone.
+
+        Returns:
+            Whether all jobs were finished.
+
+        Raises:
+            InvalidWorkerState: it is running.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return self._work(None)
+        received: list[int] = []
+
+        def on_signal(number: int, _frame: object) -> None:
+            # No lock may be taken here: the thread may hold it. Nothing is logged for the same reason.
+            if received:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            received.append(number)
+            self._give_up_signal = number
+            self.stop()
+
+        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            return self._work(None)
+        finally:
+            self._give_up_signal = None
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
+        """Work until `after_poll` or `after_job` returns something false, or `stop` is called; python-gearman's loop.
+
+        Signals are left alone: KeyboardInterrupt, or whatever a handler raises, ends it at once.
+
+        Args:
+            poll_timeout: How long to wait for a job before ``after_poll(False)`` is called, in seconds; for ever if
+                None.
+
+        Raises:
+            InvalidWorkerState: it is running.
+        """
+        if poll_timeout is not None:
+            _checked_duration("poll_timeout", poll_timeout)
+        self._work(poll_timeout)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Have `run` or `work` return when the jobs that are held are done. Does not wait; safe in a signal handler.
+
+        If the worker is not running, the next `run` or `work` returns at once.
+
+        Args:
+            timeout: How long they may take, in seconds; ``shutdown_timeout`` if None. What is not done then goes to
+                another worker.
+        """
+        self._stop_timeout = timeout
+        self._stop_asked = True
+        engine = self._engine
+        if engine is not None:
+            engine.begin_stop(self.shutdown_timeout if timeout is None else timeout)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Stop as `stop` does, and wait until `run` or `work` has returned; at once if it does not run.
+
+        Args:
+            timeout: How long the jobs that are held may take, in seconds; ``shutdown_timeout`` if None.
+        """
+        limit = self.shutdown_timeout if timeout is None else timeout
+        with self._lock:
+            running = self._running
+        if running:
+            self.stop(limit)
+            if not getattr(self._local, "works", False):
+                self._idle.wait(limit + _END_TIMEOUT)
+
+    def shutdown(self) -> None:
+        """python-gearman's name for `close`."""
+        self.close()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker has been told to stop, or is about to stop for another reason."""
+        engine = self._engine
+        return self._stop_asked or (engine is not None and engine.stopping)
+
+    def stats(self) -> WorkerStats:
+        """Return a snapshot of counters and gauges; of the last run if it does not run."""
+        engine = self._engine
+        if engine is not None:
+            return self._stats(engine)
+        return self._last_stats or WorkerStats(0, 0, 0, 0, 0, 0, 0, False, 0, 0, 0, 0, ())
+
+    def _stats(self, engine: WorkerEngine) -> WorkerStats:
+        counts = engine.snapshot()
+        return WorkerStats(
+            jobs_done=counts["done"],
+            jobs_failed=counts["failed"],
+            jobs_timed_out=counts["timed_out"],
+            results_lost=counts["results_lost"],
+            refused=counts["refused"],
+            held=len(engine.held),
+            waiting=engine.jobs.qsize(),
+            ready=self.ready.is_set(),
+            connections_opened=engine.counters.connections_opened,
+            connections_failed=engine.counters.connections_failed,
+            connections_lost=engine.counters.connections_lost,
+            wakeups=engine.io.wakeups,
+            servers=engine.pool.infos(),
+        )
+
+    # ---- hooks -----------------------------------------------------------------------------------------------------
+
+    def after_poll(self, any_activity: bool) -> bool:
+        """Override it to do something after each job, and each time that none came within ``poll_timeout``.
+
+        Runs on the thread that ran the job, or on the one that called `work`.
+
+        Args:
+            any_activity: Whether there was a job.
+
+        Returns:
+            Whether to go on.
+        """
+        return True
+
+    def after_job(self) -> bool:
+        """Override it to do something after each job, on the thread that ran it; return whether to go on."""
+        return True
+
+    def on_job_execute(self, current_job: GearmanJob) -> bool:
+        """Run a job's task, and hand on what comes of it; override it to wrap that. The return value is not used."""
+        try:
+            result = self._call(current_job)
+        except Exception:
+            return self.on_job_exception(current_job, sys.exc_info())
+        return self.on_job_complete(current_job, result)
+
+    def on_job_exception(
+        self, current_job: GearmanJob, exc_info: tuple[type[BaseException], BaseException, TracebackType] | Any
+    ) -> bool:
+        """Log what a task raised, and send its class and text to the client; override it to do something else."""
+        assignment = self._assignment(current_job)
+        log.error(
+            "task %r failed (job %s of %s)", current_job.task, current_job.handle, assignment.server, exc_info=exc_info
+        )
+        error = exc_info[1]
+        text = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace")[:_MAX_EXCEPTION]
+        self._end(assignment, "failed", Command.WORK_EXCEPTION, text)
+        return False
+
+    def on_job_complete(self, current_job: GearmanJob, job_result: Any) -> bool:
+        """Send what a task returned to the client; override it to do something else."""
+        try:
+            payload = encode_result(self.data_encoder, job_result)
+        except GearmanError:
+            return self.on_job_exception(current_job, sys.exc_info())
+        self._end(self._assignment(current_job), "done", Command.WORK_COMPLETE, payload)
+        return True
+
+    def create_job(
+        self, command_handler: GearmanConnection, job_handle: str, task: str, unique: str, data: Any
+    ) -> GearmanJob:
+        """Make the object that a task is given; override it, or ``job_class``, to have another."""
+        return self.job_class(command_handler, job_handle, task, unique, data)
+
+    # ---- what a task may send --------------------------------------------------------------------------------------
+
+    def send_job_status(
+        self, current_job: GearmanJob, numerator: float, denominator: float, poll_timeout: float | None = None
+    ) -> None:
+        """Tell the client how far a task has come; see `GearmanWorkerJob.send_status`.
+
+        This and the others below do nothing if the job has ended, or its server has gone.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+        """
+        numbers = whole_number(numerator, "numerator"), whole_number(denominator, "denominator")
+        self._send(current_job, poll_timeout, Command.WORK_STATUS, *numbers)
+
+    def send_job_data(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
+        """Send the client a part of the result; see `GearmanWorkerJob.send_data`."""
+        self._send(current_job, poll_timeout, Command.WORK_DATA, encode_result(self.data_encoder, data))
+
+    def send_job_warning(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
+        """Send the client a warning; see `GearmanWorkerJob.send_warning`."""
+        self._send(current_job, poll_timeout, Command.WORK_WARNING, encode_result(self.data_encoder, data))
+
+    def send_job_complete(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
+        """End a job with this result. What its task returns later is ignored."""
+        self._finish(current_job, poll_timeout, "done", Command.WORK_COMPLETE, encode_result(self.data_encoder, data))
+
+    def send_job_failure(self, current_job: GearmanJob, poll_timeout: float | None = None) -> None:
+        """End a job as failed, without saying why. What its task returns later is ignored."""
+        self._finish(current_job, poll_timeout, "failed", Command.WORK_FAIL)
+
+    def send_job_exception(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
+        """End a job with an exception. What its task returns later is ignored."""
+        payload = encode_result(self.data_encoder, data)
+        self._finish(current_job, poll_timeout, "failed", Command.WORK_EXCEPTION, payload)
+
+    def wait_until_updates_sent(
+        self, multiple_gearman_jobs: Iterable[GearmanJob], poll_timeout: float | None = None
+    ) -> None:
+        """Wait until the servers have all that was sent for these jobs, or their connections are lost.
+
+        Args:
+            poll_timeout: For how long, in seconds; for ever if None.
+        """
+        engine = self._engine
+        connections = {self._assignment(job).connection for job in multiple_gearman_jobs}
+        deadline = None if poll_timeout is None else monotonic() + poll_timeout
+        fences = []
+        for connection in connections:
+            if engine is not None and not connection.closed:
+                fence = _Fence()
+                engine.fence(fence, [connection])
+                fences.append(fence)
+        for fence in fences:
+            try:
+                fence.promise.wait(None if deadline is None else max(0.0, deadline - monotonic()))
+            except TimeoutError:
+                return
+
+    # ---- servers ---------------------------------------------------------------------------------------------------
+
+    @property
+    def connection_list(self) -> list[GearmanConnection]:
+        """The servers, in the order of the configuration."""
+        return [GearmanConnection(address) for address in self._addresses]
+
+    def establish_worker_connections(self) -> list[GearmanConnection]:
+        """Return the servers that are connected now; connecting needs no call."""
+        engine = self._engine
+        available = () if engine is None else engine.pool.available
+        return [GearmanConnection(server.address) for server in available]
+
+    def has_job_lock(self) -> bool:
+        """Whether a job is being run."""
+        engine = self._engine
+        return engine is not None and bool(engine.held)
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _work(self, poll_timeout: float | None) -> bool:
+        with self._lock:
+            if self._running:
+                raise InvalidWorkerState("the worker is running; make another one to work on another thread")
+            self._running = True
+            self._idle.clear()
+        pid = os.getpid()
+        self._local.works = True
+        self._failure = None
+        engine = self._engine = self._new_engine()
+        try:
+            engine.start()
+            if not self._abilities:
+                log.warning("the worker has no tasks: register some")
+            if self._stop_asked:
+                engine.begin_stop(self._stop_limit())
+            if self.concurrency == 1:
+                self._loop(engine, poll_timeout)
+            else:
+                self._loop_in_threads(engine, poll_timeout)
+        finally:
+            if os.getpid() == pid:
+                engine.end(_END_TIMEOUT)
+                self._last_stats = self._stats(engine)
+            self._engine = None
+            self._stop_asked = False
+            self._local.works = False
+            self._running = False
+            self._idle.set()
+        if os.getpid() != pid:
+            raise ForkedProcess(
+                "a task has forked, and this is the child: the job is the parent's; leave with os._exit()"
+            )
+        if self._failure is not None:
+            raise self._failure
+        return not engine.given_up
+
+    def _new_engine(self) -> WorkerEngine:
+        return WorkerEngine(
+            self._addresses,
+            self.options,
+            capacity=self.concurrency + self.prefetch,
+            poll_interval=self.poll_interval,
+            client_id=self._client_id,
+            abilities=self._abilities,
+            max_jobs=self.max_jobs,
+            shutdown_timeout=self.shutdown_timeout,
+            ready=self.ready,
+            on_give_up=self._gave_up,
+        )
+
+    def _stop_limit(self) -> float:
+        return self.shutdown_timeout if self._stop_timeout is None else self._stop_timeout
+
+    def _loop(self, engine: WorkerEngine, poll_timeout: float | None) -> None:
+        """Run jobs on this thread until the engine ends."""
+        while True:
+            try:
+                assignment = engine.jobs.get(timeout=poll_timeout)
+            except queue.Empty:
+                go_on = engine.stopping or self.after_poll(False)
+            else:
+                if assignment is None:
+                    return
+                go_on = self._do(engine, assignment)
+            if not go_on and not engine.stopping:
+                engine.begin_stop(self._stop_limit())
+
+    def _loop_in_threads(self, engine: WorkerEngine, poll_timeout: float | None) -> None:
+        """Run jobs on threads until the engine ends."""
+        names = [f"{engine.io.name}-task-{number + 1}" for number in range(self.concurrency)]
+        threads = [threading.Thread(target=self._thread, args=(engine,), name=name, daemon=True) for name in names]
+        for thread in threads:
+            thread.start()
+        while not engine.io.wait_stopped(poll_timeout):
+            if not engine.stopping and not self.after_poll(False):
+                engine.begin_stop(self._stop_limit())
+        if not engine.given_up:
+            for thread in threads:
+                thread.join()
+
+    def _thread(self, engine: WorkerEngine) -> None:
+        self._local.works = True
+        try:
+            self._loop(engine, None)
+        except BaseException as error:
+            # A hook failed, or a task raised SystemExit: the others finish, and who called `work` is told.
+            self._failure = error
+            engine.begin_stop(self._stop_limit())
+
+    def _do(self, engine: WorkerEngine, assignment: Assignment) -> bool:
+        """Run one job; return whether to go on."""
+        if assignment.lost or assignment.connection.closed:
+            # It had not begun when the connection was lost: the server gives it to another worker.
+            engine.held.pop(assignment, None)
+            engine.release(assignment, None)
+            return True
+        assignment.started = engine.io.clock()
+        if assignment.ability.timeout is not None:
+            engine.watch(assignment)
+        listened = bool(engine.announcer.listeners)
+        if listened:
+            self._tell_started(engine, assignment)
+        try:
+            self._execute(assignment)
+        except BaseException:
+            # SystemExit, KeyboardInterrupt and their like end the worker; the job goes to another one.
+            engine.held.pop(assignment, None)
+            engine.begin_stop(self._stop_limit())
+            engine.release(assignment, None)
+            raise
+        if listened:
+            self._tell_finished(engine, assignment)
+        if self._bundles:
+            engine.release(assignment, assignment.final)
+            return True
+        go_on = bool(self.after_job())
+        go_on = bool(self.after_poll(True)) and go_on
+        if not go_on:
+            engine.begin_stop(self._stop_limit())
+        engine.release(assignment, None)
+        return go_on
+
+    def _execute(self, assignment: Assignment) -> None:
+        """Run a job's task through the hooks. A hook that fails fails the job, not the worker."""
+        try:
+            job = self._job(assignment)
+            self.on_job_execute(job)
+        except Exception as error:
+            log.exception("a hook of the worker failed while it ran task %r", assignment.ability.name)
+            text = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace")[:_MAX_EXCEPTION]
+            self._end(assignment, "failed", Command.WORK_EXCEPTION, text)
+        else:
+            if assignment in self._held():
+                # A hook that sends nothing would leave the client waiting for ever.
+                log.error("the hooks of the worker did not end the job of task %r; it fails", assignment.ability.name)
+                self._end(assignment, "failed", Command.WORK_FAIL)
+
+    def _job(self, assignment: Assignment) -> GearmanJob:
+        """Return the object for a task. One whose payload cannot be decoded ends here, through the hook for that."""
+        arguments = (
+            GearmanConnection(assignment.connection.server.address),
+            assignment.handle.decode("utf-8", "surrogateescape"),
+            assignment.ability.name,
+            assignment.unique.decode("utf-8", "surrogateescape"),
+        )
+        data: Any = assignment.data
+        try:
+            if self.data_encoder is not BytesEncoder:
+                data = self.data_encoder.decode(data)
+        except Exception as error:
+            assignment.broken = error
+        job = self.create_job(*arguments, data)
+        try:
+            job._assignment = assignment  # type: ignore[attr-defined]
+            job._worker = self  # type: ignore[attr-defined]
+        except AttributeError:
+            raise TypeError("create_job must return a GearmanWorkerJob, or an object that takes attributes") from None
+        return job
+
+    def _call(self, job: GearmanJob) -> Any:
+        """Call a job's task, and send what it yields if it does."""
+        assignment = self._assignment(job)
+        if assignment.broken is not None:
+            raise assignment.broken
+        ability = assignment.ability
+        result = ability.function(self, job) if ability.takes_worker else ability.function(job)
+        if inspect.isgenerator(result):
+            while True:
+                if assignment.lost or assignment.overdue:
+                    result.close()
+                    return None
+                try:
+                    part = next(result)
+                except StopIteration as end:
+                    return end.value
+                self.send_job_data(job, part)
+        return result
+
+    def _assignment(self, job: GearmanJob) -> Assignment:
+        assignment: Assignment | None = getattr(job, "_assignment", None)
+        if assignment is None:
+            raise InvalidWorkerState(f"{job!r} was not given to this worker")
+        return assignment
+
+    def _held(self) -> dict[Assignment, None]:
+        engine = self._engine
+        return {} if engine is None else engine.held
+
+    def _send(self, job: GearmanJob, poll_timeout: float | None, command: Command, *arguments: bytes) -> None:
+        engine = self._engine
+        if engine is not None and engine.send(self._assignment(job), command, *arguments) and poll_timeout is not None:
+            self.wait_until_updates_sent([job], poll_timeout)
+
+    def _finish(
+        self, job: GearmanJob, poll_timeout: float | None, outcome: str, command: Command, *arguments: bytes
+    ) -> None:
+        engine = self._engine
+        assignment = self._assignment(job)
+        entry = None if engine is None else engine.finish(assignment, outcome, command, *arguments)
+        if entry is not None:
+            assignment.connection.submit(entry)
+            if poll_timeout is not None:
+                self.wait_until_updates_sent([job], poll_timeout)
+
+    def _end(self, assignment: Assignment, outcome: str, command: Command, *arguments: bytes) -> None:
+        """End a job whose task has returned."""
+        engine = self._engine
+        entry = None if engine is None else engine.finish(assignment, outcome, command, *arguments)
+        if self._bundles:
+            assignment.final = entry
+        elif entry is not None:
+            assignment.connection.submit(entry)
+
+    def _tell_started(self, engine: WorkerEngine, assignment: Assignment) -> None:
+        engine.announcer.tell(TaskStarted(assignment.server, *_names(assignment)))
+
+    def _tell_finished(self, engine: WorkerEngine, assignment: Assignment) -> None:
+        duration = engine.io.clock() - assignment.started
+        outcome = assignment.outcome
+        engine.announcer.tell(TaskFinished(assignment.server, *_names(assignment), outcome, duration))
+
+    def _gave_up(self) -> None:
+        """The time to stop is over, and jobs are left. Runs on the I/O thread."""
+        number = self._give_up_signal
+        if number is not None and self.concurrency == 1:
+            # The task has the main thread, which nothing can take away from it.
+            threading.Thread(target=self._end_process, args=(128 + number,), name="gearman_pool-worker-end").start()
+
+    def _end_process(self, status: int) -> None:
+        if not self._idle.wait(_LAST_WORDS):
+            os._exit(status)
+
+    # ---- fork and exit ---------------------------------------------------------------------------------------------
+
+    def after_fork_in_child(self) -> None:
+        """In the child of a fork: leave the parent's connections and jobs behind."""
+        set_main_thread()
+        engine = self._engine
+        if engine is not None:
+            engine.after_fork_in_child()
+        self._lock = threading.Lock()
+        self.ready = threading.Event()
+
+    def at_exit(self) -> None:
+        """At the interpreter's end: leave; what is held goes to other workers."""
+        engine = self._engine
+        if engine is not None:
+            engine.end(_END_TIMEOUT)
+
+
+_HOOKS = ("on_job_execute", "on_job_exception", "on_job_complete", "after_job", "after_poll")
+
+
+class _Fence(Query):
+    """Waits until a server has everything."""
+
+    def __init__(self) -> None:
+        self.promise = Promise()
+
+    def answered(self, connection: Connection, value: Any) -> None:
+        self.promise.set(None)
+
+    def lost(self, error: GearmanError) -> None:
+        self.promise.set(None)
+
+
+def _names(assignment: Assignment) -> tuple[str, str, str]:
+    unique = assignment.unique.decode("utf-8", "surrogateescape")
+    return assignment.ability.name, unique, assignment.handle.decode("utf-8", "surrogateescape")
+
+
+def _encode_client_id(client_id: str | bytes) -> bytes:
+    encoded = encode_name(client_id, "the client id", _MAX_CLIENT_ID)
+    if not encoded or any(byte < 32 or byte == 127 for byte in encoded):
+        raise ValueError("the client id is empty or has control characters: the servers' lists have one line for each")
+    return encoded
+
+
+def _checked_count(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; it must be a whole number")
+    if value < least:
+        raise ValueError(f"{name} is {value!r}; it must be {least} or more")
+    return value
+
+
+def _checked_duration(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {value!r}; it must be a number of seconds")
+    if not 0 < value <= LONGEST_DURATION:
+        raise ValueError(f"{name} is {value!r}; it must be a number of seconds above 0, at most {LONGEST_DURATION:g}")
+    return value
