@@ -54,10 +54,19 @@ def test_transport_knows_no_tasks_and_no_encoders(path):
     assert not {name for name in _imports(path) if name.startswith("gearman_pool") and not name.startswith(allowed)}
 
 
-_ABOVE_THE_TRANSPORT = """
-    client.py python_gearman.py admin_client.py dispatch.py announcer.py future.py job.py promise.py
-    worker.py worker_engine.py worker_job.py
-""".split()
+_ABOVE_THE_TRANSPORT = [
+    "client.py",
+    "python_gearman.py",
+    "admin_client.py",
+    "dispatch.py",
+    "announcer.py",
+    "future.py",
+    "job.py",
+    "promise.py",
+    "worker.py",
+    "worker_engine.py",
+    "worker_job.py",
+]
 
 
 @pytest.mark.parametrize("name", _ABOVE_THE_TRANSPORT)
