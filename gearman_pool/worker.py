@@ -527,7 +527,11 @@ class GearmanWorker:
             if self._stop_asked:
                 engine.begin_stop(self._stop_limit())
             if self.concurrency == 1:
-                self._loop(engine, poll_timeout)
+                engine.enter()
+                try:
+                    self._loop(engine, engine.next_job, poll_timeout)
+                finally:
+                    engine.leave()
             else:
                 self._loop_in_threads(engine, poll_timeout)
         finally:
@@ -564,11 +568,16 @@ class GearmanWorker:
     def _stop_limit(self) -> float:
         return self.shutdown_timeout if self._stop_timeout is None else self._stop_timeout
 
-    def _loop(self, engine: WorkerEngine, poll_timeout: float | None) -> None:
+    def _loop(
+        self,
+        engine: WorkerEngine,
+        next_job: Callable[[float | None], Assignment | None],
+        poll_timeout: float | None,
+    ) -> None:
         """Run jobs on this thread until the engine ends."""
         while True:
             try:
-                assignment = engine.jobs.get(timeout=poll_timeout)
+                assignment = next_job(poll_timeout)
             except queue.Empty:
                 go_on = engine.stopping or self.after_poll(False)
             else:
@@ -594,7 +603,7 @@ class GearmanWorker:
     def _thread(self, engine: WorkerEngine) -> None:
         self._local.works = True
         try:
-            self._loop(engine, None)
+            self._loop(engine, engine.wait_for_job, None)
         except BaseException as error:
             # A hook failed, or a task raised SystemExit: the others finish, and who called `work` is told.
             self._failure = error

@@ -25,6 +25,7 @@ from .callbacks import CallbackThreads
 from .errors import GearmanError
 from .events import Counters, Event
 from .options import ClientOptions, ServerAddress
+from .promise import Promise
 from .protocol.commands import Command
 from .protocol.packets import pack, packet_size
 from .protocol.session import ERROR, NO_REPLY, REPLY, TEXT_LINE, Entry
@@ -207,6 +208,39 @@ class WorkerEngine:
     def start(self) -> None:
         """Start the I/O thread."""
         self.io.ensure_running()
+
+    def enter(self) -> None:
+        """Let the calling thread run the loop while it waits for jobs; see `next_job`."""
+        started = Promise()
+        self.io.post(partial(started.set, None))
+        started.wait(None)
+        self.io.leadership.enter()
+
+    def leave(self) -> None:
+        """Let the I/O thread run the loop from now on."""
+        self.io.leadership.leave()
+
+    def next_job(self, timeout: float | None) -> Assignment | None:
+        """Return the next job; None at the end. The calling thread has entered.
+
+        Raises:
+            queue.Empty: none came within ``timeout`` seconds.
+        """
+        if self.jobs.empty():
+            self.io.run_turns(self._has_job, timeout)
+        try:
+            return self.jobs.get_nowait()
+        except queue.Empty:
+            if self.io.stopped:
+                return None
+            raise
+
+    def wait_for_job(self, timeout: float | None) -> Assignment | None:
+        """Return the next job, while the I/O thread runs the loop; None at the end."""
+        return self.jobs.get(timeout=timeout)
+
+    def _has_job(self) -> bool:
+        return not self.jobs.empty()
 
     def begin_stop(self, timeout: float) -> None:
         """Take no new jobs, and end when those that are held are done, or after ``timeout`` seconds."""

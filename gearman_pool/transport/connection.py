@@ -282,7 +282,9 @@ class Connection:
                 return
             if events:
                 self._pool.handler.on_events(self, events)
-            if self.closed:
+            if self.closed or (self._direct and len(data) < syscalls.KEEP_LIMIT):
+                # A read that did not fill the buffer has emptied the socket, and the selector tells of more. This saves
+                # the read that would only say so: one system call in four.
                 return
         # There may be more: TLS holds decrypted bytes that the selector knows nothing of.
         self._io.post(self._read_on)

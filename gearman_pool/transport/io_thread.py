@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from . import syscalls
+from .leadership import Leadership
 
 __all__ = ["IOThread", "Pollable", "Timer"]
 
@@ -100,6 +101,7 @@ class IOThread:
         self._on_stop = on_stop
         self._inbox: deque[Callable[[], object]] = deque()
         self._role: dict[str, int] = {}
+        self.leadership = Leadership(self.wake)
         self._selector: selectors.BaseSelector | None = None
         self._waker: tuple[socket.socket, socket.socket] | None = None
         self._timers: list[tuple[float, int, Timer]] = []
@@ -142,8 +144,8 @@ class IOThread:
             self._woken = sleep
 
     def is_current(self) -> bool:
-        """Whether the caller is the I/O thread."""
-        return self._role.get("io") == threading.get_ident()
+        """Whether the caller is the I/O thread, or the guest that runs the loop in its place."""
+        return self.leadership.is_current()
 
     def wait_stopped(self, timeout: float | None) -> bool:
         """Wait until the thread has ended; return whether it has. At once if it never ran."""
@@ -153,6 +155,26 @@ class IOThread:
         if self._role and not self.ended:
             waiter.acquire(timeout=-1 if timeout is None else max(timeout, 0))
         return self.ended or not self._role
+
+    # ---- a guest ---------------------------------------------------------------------------------------------------
+
+    def run_turns(self, until: Callable[[], bool], timeout: float | None) -> None:
+        """Run the loop on the calling thread, which is the guest of ``leadership``.
+
+        Ends when ``until()`` is true, the loop is to stop, or ``timeout`` seconds are over.
+        """
+        if self.stopped:
+            return
+        self.leadership.lead()
+        try:
+            deadline = None if timeout is None else self.clock() + timeout
+            timer = None if deadline is None else self.call_at(deadline, _wake_up)
+            while not (self.stopped or until() or (deadline is not None and self.now >= deadline)):
+                self._guarded_turn()
+            if timer is not None:
+                timer.cancel()
+        finally:
+            self.leadership.go_away()
 
     # ---- the child of a fork ---------------------------------------------------------------------------------------
 
@@ -230,10 +252,8 @@ class IOThread:
         self.running = True
         try:
             while not self.stopped:
-                try:
-                    self._one_turn(selector, reader)
-                except Exception as error:  # the loop must outlive whatever nobody thought of
-                    self._on_error(error)
+                if self.leadership.take():
+                    self._guarded_turn()
         finally:
             self.stopped = True
             self._on_stop()
@@ -248,9 +268,19 @@ class IOThread:
             while self._waiters:
                 self._waiters.popleft().release()
 
-    def _one_turn(self, selector: selectors.BaseSelector, reader: socket.socket) -> None:
+    def _guarded_turn(self) -> None:
+        try:
+            self._one_turn()
+        except Exception as error:  # the loop must outlive whatever nobody thought of
+            self._on_error(error)
+
+    def _one_turn(self) -> None:
+        assert self._selector is not None
+        assert self._waker is not None
+        selector = self._selector
+        reader = self._waker[0]
         self.sleeping = self.wakeups + 1
-        if self._inbox or self._has_work():
+        if self._inbox or self._has_work() or self.leadership.wish is not None:
             timeout: float | None = 0.0
         else:
             timeout = self._until_next_timer()
@@ -298,3 +328,7 @@ class IOThread:
         # No more than is there now: calls that post calls must not keep the sockets waiting.
         for _ in range(len(inbox)):
             inbox.popleft()()
+
+
+def _wake_up() -> None:
+    """What a timer calls whose only purpose is to end the wait."""
