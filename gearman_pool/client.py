@@ -65,6 +65,9 @@ _MAX_HANDLE = 63
 #: Encoded task names are kept for this many tasks.
 _TASK_CACHE = 1000
 
+#: A job of this unique joins one of equal data, and gearmand finds it by its handle alone.
+_DASH = ("-", b"-")
+
 _ECHO = b"gearman_pool ping"
 
 
@@ -367,10 +370,13 @@ class GearmanClient(PythonGearmanClient):
         Raises:
             TimeoutError: no answer in time.
             ServerUnavailable: the server could not be reached (none of them, for ``unique``).
-            ValueError: it is no reference, or its server is not one of this client's.
+            ValueError: it is no reference, or its server is not one of this client's; or ``unique`` is ``"-"``, by
+                which the server finds no job.
         """
         if (what is None) == (unique is None):
             raise ValueError("give status() either a future, request or reference, or unique=")
+        if unique in _DASH:
+            raise ValueError("the server finds no job by the unique '-'; give a future, request or reference")
         timeout = self.options.submit_timeout if timeout is None else timeout
         if unique is not None:
             return self._status_anywhere(encode_unique(unique), timeout)
@@ -420,7 +426,7 @@ class GearmanClient(PythonGearmanClient):
     ) -> StatusQuery:
         """Ask a server for a job: by its unique if there is one, because handles repeat after a restart."""
         query = StatusQuery(str(server.address), handle, request)
-        if unique:
+        if unique and (handle is None or unique not in _DASH):
             unique = encode_unique(unique)
             packet = pack(Command.GET_STATUS_UNIQUE, unique)
             self._dispatcher.ask(server, packet, Command.STATUS_RES_UNIQUE, query, timeout)

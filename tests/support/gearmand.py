@@ -17,7 +17,7 @@ from .processes import ChildProcess, find_program
 from .raw import ECHO_REQ, ECHO_RES, Closed, RawConnection
 from .waiting import wait_until
 
-__all__ = ["Gearmand", "free_port", "gearmand_program"]
+__all__ = ["Gearmand", "RunningServer", "free_port", "gearmand_program"]
 
 HOST = "127.0.0.1"
 
@@ -56,7 +56,68 @@ def _candidate_ports() -> range:
 _candidates = _candidate_ports()
 
 
-class Gearmand:
+class RunningServer:
+    """What can be asked of a server of any kind; a subclass says where it is (``host`` and ``port``)."""
+
+    host: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        """``host:port``, as a client's list of hosts takes it."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """``(host, port)``, as the socket module takes it."""
+        return self.host, self.port
+
+    def connect(self, timeout: float = 10.0) -> RawConnection:
+        """A raw connection to it."""
+        return RawConnection(self.endpoint, timeout)
+
+    def text(self, command: str) -> str:
+        """The answer to a text command such as ``status``, on a connection of its own."""
+        with self.connect() as connection:
+            return connection.text(command)
+
+    def status(self) -> dict[str, tuple[int, int, int]]:
+        """``{function: (total jobs, running jobs, workers)}``."""
+        rows = (line.split("\t") for line in self.text("status").splitlines())
+        return {row[0]: (int(row[1]), int(row[2]), int(row[3])) for row in rows if len(row) == 4}
+
+    def jobs(self, function: str) -> int:
+        """How many jobs of a function the server holds, running ones included."""
+        return self.status().get(function, (0, 0, 0))[0]
+
+    def running_jobs(self, function: str) -> int:
+        """How many jobs of a function are at a worker."""
+        return self.status().get(function, (0, 0, 0))[1]
+
+    def workers(self, function: str) -> int:
+        """How many workers have registered a function."""
+        return self.status().get(function, (0, 0, 0))[2]
+
+    def connections(self) -> int:
+        """How many clients and workers are connected, without the connection that asks."""
+        return len(self.text("workers").splitlines()) - 1
+
+    def wait_for(
+        self, condition: Callable[[str], object], command: str = "status", timeout: float = 10.0, message: str = ""
+    ) -> str:
+        """Repeat a text command until ``condition(answer)`` is true, and return that answer."""
+        answer = ""
+
+        def holds() -> bool:
+            nonlocal answer
+            answer = self.text(command)
+            return bool(condition(answer))
+
+        wait_until(holds, timeout, message=lambda: f"{message or condition}; {command} of {self.address}:\n{answer}")
+        return answer
+
+
+class Gearmand(RunningServer):
     """A gearmand process on a loopback port of its own.
 
     The constructor returns once the server answers. ``threads`` is gearmand's ``-t``, ``arguments`` are more of its
@@ -64,6 +125,8 @@ class Gearmand:
     it. Methods may be called from any thread; a server that is started in a thread other than the main one is not
     killed by the kernel when the test process dies.
     """
+
+    host = HOST
 
     def __init__(self, *, threads: int = 2, arguments: Sequence[str] = (), port: int | None = None) -> None:
         program = gearmand_program()
@@ -105,21 +168,6 @@ class Gearmand:
     def __repr__(self) -> str:
         state = "paused" if self._paused else "running" if self.running else "down"
         return f"<Gearmand {self.address} {state}>"
-
-    @property
-    def host(self) -> str:
-        """The address it listens on."""
-        return HOST
-
-    @property
-    def address(self) -> str:
-        """``host:port``, as a client's list of hosts takes it."""
-        return f"{HOST}:{self.port}"
-
-    @property
-    def endpoint(self) -> tuple[str, int]:
-        """``(host, port)``, as the socket module takes it."""
-        return HOST, self.port
 
     @property
     def pid(self) -> int:
@@ -165,50 +213,6 @@ class Gearmand:
         """End it and start it again on the same port, its queues empty."""
         self._end(number)
         self.start()
-
-    def connect(self, timeout: float = 10.0) -> RawConnection:
-        """A raw connection to it."""
-        return RawConnection(self.endpoint, timeout)
-
-    def text(self, command: str) -> str:
-        """The answer to a text command such as ``status``, on a connection of its own."""
-        with self.connect() as connection:
-            return connection.text(command)
-
-    def status(self) -> dict[str, tuple[int, int, int]]:
-        """``{function: (total jobs, running jobs, workers)}``."""
-        rows = (line.split("\t") for line in self.text("status").splitlines())
-        return {row[0]: (int(row[1]), int(row[2]), int(row[3])) for row in rows if len(row) == 4}
-
-    def jobs(self, function: str) -> int:
-        """How many jobs of a function the server holds, running ones included."""
-        return self.status().get(function, (0, 0, 0))[0]
-
-    def running_jobs(self, function: str) -> int:
-        """How many jobs of a function are at a worker."""
-        return self.status().get(function, (0, 0, 0))[1]
-
-    def workers(self, function: str) -> int:
-        """How many workers have registered a function."""
-        return self.status().get(function, (0, 0, 0))[2]
-
-    def connections(self) -> int:
-        """How many clients and workers are connected, without the connection that asks."""
-        return len(self.text("workers").splitlines()) - 1
-
-    def wait_for(
-        self, condition: Callable[[str], object], command: str = "status", timeout: float = 10.0, message: str = ""
-    ) -> str:
-        """Repeat a text command until ``condition(answer)`` is true, and return that answer."""
-        answer = ""
-
-        def holds() -> bool:
-            nonlocal answer
-            answer = self.text(command)
-            return bool(condition(answer))
-
-        wait_until(holds, timeout, message=lambda: f"{message or condition}; {command} of {self.address}:\n{answer}")
-        return answer
 
     def log(self) -> str:
         """What it has logged since the start, former processes on the port included."""

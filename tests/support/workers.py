@@ -19,7 +19,7 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from .gearmand import Gearmand
+from .gearmand import RunningServer
 from .processes import ChildProcess, find_program
 from .raw import (
     CAN_DO,
@@ -54,14 +54,14 @@ __all__ = [
 ]
 
 
-def _servers(servers: Gearmand | Iterable[Gearmand]) -> list[Gearmand]:
-    return [servers] if isinstance(servers, Gearmand) else list(servers)
+def _servers(servers: RunningServer | Iterable[RunningServer]) -> list[RunningServer]:
+    return [servers] if isinstance(servers, RunningServer) else list(servers)
 
 
 class _ProcessWorker:
     """A worker in a child process of its own."""
 
-    def __init__(self, command: Sequence[str], servers: Sequence[Gearmand], functions: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], servers: Sequence[RunningServer], functions: Sequence[str]) -> None:
         self.functions = list(functions)
         before = {server: {name: server.workers(name) for name in functions} for server in servers}
         self._child = ChildProcess(command)
@@ -122,7 +122,7 @@ class GearmanToolWorker(_ProcessWorker):
     whole processor: end it before the server, and use `PhpWorker` or `CWorker` where a server is to come back.
     """
 
-    def __init__(self, server: Gearmand, function: str, *command: str) -> None:
+    def __init__(self, server: RunningServer, function: str, *command: str) -> None:
         program = tool_program()
         if program is None:
             raise FileNotFoundError("gearman is not installed: install Debian's package gearman-tools")
@@ -203,7 +203,7 @@ class PhpWorker(_ProcessWorker):
 
     NAMES = ("reverse", "upper", "sleep", "slow", "fail", "exception", "stream")
 
-    def __init__(self, servers: Gearmand | Iterable[Gearmand], *, prefix: str = "") -> None:
+    def __init__(self, servers: RunningServer | Iterable[RunningServer], *, prefix: str = "") -> None:
         program = php_program()
         if program is None:
             raise FileNotFoundError("PHP with gearman is missing: install Debian's packages php-cli and php-gearman")
@@ -307,7 +307,7 @@ def _c_worker_program() -> str:
 class CWorker(_ProcessWorker):
     """A fast worker in C on libgearman, of one server or several: ``echo`` and ``reverse``, each behind ``prefix``."""
 
-    def __init__(self, servers: Gearmand | Iterable[Gearmand], *, prefix: str = "") -> None:
+    def __init__(self, servers: RunningServer | Iterable[RunningServer], *, prefix: str = "") -> None:
         servers = _servers(servers)
         names = [prefix + "echo", prefix + "reverse"]
         super().__init__([_c_worker_program(), ",".join(s.address for s in servers), *names], servers, names)
@@ -371,7 +371,7 @@ class RawWorker:
 
     def __init__(
         self,
-        server: Gearmand,
+        server: RunningServer,
         functions: str | Sequence[str],
         script: Callable[[RawJob], object] | None = None,
         *,

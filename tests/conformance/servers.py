@@ -1,0 +1,71 @@
+"""The kinds of servers that the conformance suite runs on.
+
+A test takes the fixture ``server`` and uses nothing but what `ConformanceServer` names, so that a further kind is one
+class and one entry of `KINDS`. Where two kinds rightly differ, the difference is an attribute here with the reason, or
+the test looks at ``server.kind`` and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..support.gearmand import Gearmand, RunningServer, gearmand_program
+
+__all__ = ["KINDS", "ConformanceServer", "RealServer", "missing"]
+
+
+class ConformanceServer(RunningServer):
+    """A server that listens on the loopback interface from the moment it is made."""
+
+    kind: str
+
+    #: Whether a worker that sleeps is woken when a delayed job is due. gearmand does so from 2.0 on; before, the job
+    #: waits until the worker asks again for any other reason.
+    wakes_for_due_jobs: bool
+
+    @property
+    def running(self) -> bool:
+        """Whether it listens."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start it again on its port, with empty queues."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End it in an orderly way; its connections end."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End it at once; its connections end."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """End it at once and start it again on its port, with empty queues."""
+        self.kill()
+        self.start()
+
+    def close(self) -> None:
+        """End it for good."""
+        raise NotImplementedError
+
+
+class RealServer(Gearmand, ConformanceServer):
+    """The real gearmand."""
+
+    kind = "gearmand"
+
+    @property
+    def wakes_for_due_jobs(self) -> bool:  # type: ignore[override]
+        return int(self.text("version").split()[1].partition(".")[0]) >= 2
+
+
+#: What makes a server of each kind.
+KINDS: dict[str, Callable[[], ConformanceServer]] = {"gearmand": RealServer}
+
+
+def missing(kind: str) -> str | None:
+    """What a kind of server needs and this machine lacks: its name and Debian's package; None if nothing."""
+    if kind == "gearmand" and not gearmand_program():
+        return "gearmand (Debian's gearman-job-server)"
+    return None
