@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from gearman_pool import GearmanClient
 from gearman_pool.client import PingQuery, StatusQuery
-from gearman_pool.errors import ConnectionLost, ProtocolError, QueueFull
+from gearman_pool.errors import ConnectionLost, GearmanError, QueueFull
 from gearman_pool.protocol.commands import Command
 from gearman_pool.protocol.packets import pack
 
@@ -22,6 +24,7 @@ from ..support.raw import (
     SUBMIT_JOB,
     SUBMIT_JOB_BG,
     SUBMIT_JOB_LOW,
+    Closed,
 )
 from ..support.raw import pack as pack_raw
 from ..support.waiting import wait_until
@@ -130,24 +133,23 @@ def test_jobs_are_accepted_in_the_order_in_which_they_were_submitted(client, raw
 def test_request_that_the_server_never_answers_costs_the_connection_and_mixes_nothing_up(
     server, raw_worker, unanswered
 ):
-    # The public methods refuse such arguments; this goes in below them.
-    with server.connect() as probe:
-        probe.sock.sendall(bytes(unanswered[0]))
+    # The public methods refuse such arguments; this goes in below them. gearmand is silent, and on some days closes the
+    # connection instead.
+    packet, reply = unanswered
+    with server.connect() as probe, contextlib.suppress(Closed):
+        probe.sock.sendall(bytes(packet))
         probe.send(ECHO_REQ, b"behind")
-        packet = probe.receive()
-    if packet.command != ECHO_RES:
-        pytest.skip(f"the {server.kind} server answers this request")
+        if probe.receive().command == reply:
+            pytest.skip(f"the {server.kind} server answers this request")
     with GearmanClient([server.address], health_check_interval=0.3) as client:
         client.ping()
         running = client.submit("raw")
         raw_worker.next_job()
         query = StatusQuery(server.address, "h" * 70, None)
-        client._dispatcher.ask(None, *unanswered, query, 5)
+        client._dispatcher.ask(None, packet, reply, query, 5)
         # The next answer shows that one is missing: nothing on that connection can be trusted any more.
-        error = running.exception(15)
-        assert isinstance(error, ConnectionLost)
-        assert "in doubt" in str(error)
-        with pytest.raises(ProtocolError, match="in doubt"):
+        assert isinstance(running.exception(15), ConnectionLost)
+        with pytest.raises(GearmanError):
             query.promise.wait(10)
         following = client.submit("raw")
         raw_worker.next_job()  # the server had put the first one back
@@ -170,6 +172,7 @@ def test_job_that_is_never_answered_ends_and_its_connection_is_not_used_again(si
         with pytest.raises(ConnectionLost) as caught:
             client.submit_background("x").result(15)
         assert caught.value.maybe_sent
+        assert "in doubt" in str(caught.value)
         silent_server.speaking = True
         assert client.submit_background("y").result(15).handle == "H:here:2"
         assert len(silent_server.connections) == 2
