@@ -184,6 +184,8 @@ class ClientSession(ReplySession):
                 self._update(STATUS, str(parts[0], "utf-8", "surrogateescape"), value, command, events)
             else:
                 self._reply(command, body, events)
+        if decoder.in_line:
+            self._check_line()
         return events
 
     def _join(self, handle: str, token: Any) -> None:

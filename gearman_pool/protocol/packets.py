@@ -149,6 +149,11 @@ class Decoder:
         """How many bytes of an incomplete packet or line are held."""
         return len(self._buffer) - self._position + (len(self._body) if self._body is not None else 0)
 
+    @property
+    def in_line(self) -> bool:
+        """Whether what is held is the beginning of a line of text."""
+        return self._position < len(self._buffer) and self._buffer[self._position] != 0
+
     def feed(self, data: bytes) -> None:
         """Take bytes that have arrived."""
         if self._body is not None:

@@ -76,6 +76,8 @@ class ReplySession:
         events: list[Event] = []
         for command, body in self._decoder.packets():
             self._reply(command, body, events)
+        if self._decoder.in_line:
+            self._check_line()
         return events
 
     def abandon(self) -> list[Any]:
@@ -101,6 +103,13 @@ class ReplySession:
                 f"{_name(command)} came where {_name(expected)} was due: the order of replies is in doubt"
             )
         self.order.popleft()
+
+    def _check_line(self) -> None:
+        """Refuse a line whose first bytes have come though no text is due: garbage may never have a line end."""
+        expected = self.order[0][1] if self.order else NO_REPLY
+        if expected not in (TEXT_LINE, TEXT_BLOCK):
+            due = f"where {_name(expected)} was due" if expected else "though no request was waiting for a reply"
+            raise ProtocolError(f"bytes that start no packet came {due}: the order of replies is in doubt")
 
     def _text(self, expected: int, token: Any, line: bytes, events: list[Event]) -> bool:
         """Take a line of text; return whether the answer is complete."""

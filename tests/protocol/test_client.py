@@ -152,6 +152,20 @@ def test_reply_out_of_order_is_a_protocol_error(data):
         _session("a").receive(data)
 
 
+@pytest.mark.parametrize("jobs", [(), ("a",)])
+def test_line_that_nobody_asked_for_is_refused_before_its_end(jobs):
+    # A corrupted stream may never have a line end; the peer would seem alive as long as it sends anything.
+    with pytest.raises(ProtocolError, match="bytes that start no packet"):
+        _session(*jobs).receive(b"\xffRES")
+
+
+def test_beginning_of_a_line_that_is_due_is_waited_for():
+    session = _session()
+    session.order.append((b"cancel job H:1\r\n", TEXT_LINE, "cancel"))
+    assert session.receive(b"O") == []
+    assert session.receive(b"K\r\n") == [(REPLY, "cancel", b"OK")]
+
+
 def test_echo_before_the_job_created_that_was_due_shows_a_lost_reply():
     session = _session("a")
     session.order.append((b"", Command.ECHO_RES, "probe"))

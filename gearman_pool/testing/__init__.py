@@ -1,0 +1,7 @@
+"""What tests need to run against Gearman: for this package's own tests and for those of its users."""
+
+from __future__ import annotations
+
+from .proxy import FaultProxy
+
+__all__ = ["FaultProxy"]
