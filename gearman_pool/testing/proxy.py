@@ -7,6 +7,7 @@ made: when the call returns, the fault is in force, for the connections that liv
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 import struct
@@ -444,13 +445,15 @@ class _Link:
             return
         self._selector.unregister(self._server)
         self._connecting = False
-        if not self._server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        error = self._server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not error:
             return
         if self._to_server.lane.swallowing:
             self._serverless = True
             self._server.close()
         else:
-            self.close(reset=True)
+            # A server that is not there: the client was accepted, so it is told as gently as can be.
+            self.close(reset=error == errno.ECONNRESET)
 
     def _on_client(self, events: int) -> None:
         self._on_ready(self._client, self._to_server, self._to_client, events)
