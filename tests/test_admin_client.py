@@ -27,16 +27,11 @@ from gearman_pool.errors import (
 
 from .support.gearmand import Gearmand, free_port
 from .support.raw import (
-    CAN_DO,
     ECHO_RES,
-    ERROR,
-    SET_CLIENT_ID,
     SUBMIT_JOB_BG,
-    SUBMIT_JOB_HIGH,
     pack_response,
 )
 from .support.waiting import wait_until
-from .support.workers import RawWorker
 
 
 @pytest.fixture
@@ -50,166 +45,7 @@ def background_job(server: Gearmand, task: str, unique: bytes, data: bytes = b""
         return connection.submit(task, data, unique, SUBMIT_JOB_BG).decode()
 
 
-# ---- looking -------------------------------------------------------------------------------------------------------
-
-
-def test_status_counts_jobs_and_workers(
-    gearmand: Gearmand, admin: GearmanAdminClient, raw_workers: Callable[..., RawWorker]
-) -> None:
-    worker = raw_workers(gearmand, "raw", max_jobs=1)
-    assert admin.get_status() == ({"task": "raw", "queued": 0, "running": 0, "workers": 1},)
-    background_job(gearmand, "raw", b"1")
-    job = worker.next_job()
-    background_job(gearmand, "raw", b"2")
-    background_job(gearmand, "other", b"3")
-    rows = {row["task"]: row for row in admin.get_status()}
-    assert rows == {
-        "raw": {"task": "raw", "queued": 2, "running": 1, "workers": 1},
-        "other": {"task": "other", "queued": 1, "running": 0, "workers": 0},
-    }
-    job.complete(b"")
-
-
-def test_priority_status_counts_waiting_jobs_by_priority(gearmand: Gearmand, admin: GearmanAdminClient) -> None:
-    background_job(gearmand, "resize", b"1")
-    with gearmand.connect() as connection:
-        connection.submit("resize", b"", b"2", SUBMIT_JOB_HIGH)
-        assert admin.get_priority_status() == ({"task": "resize", "high": 1, "normal": 1, "low": 0, "workers": 0},)
-
-
-def test_names_of_any_kind_come_back(gearmand: Gearmand, admin: GearmanAdminClient) -> None:
-    names = {"größe", "a b", "a\tb", "ERR no error", ".", "a : b", "\udcff"}
-    for number, name in enumerate(sorted(names)):
-        with gearmand.connect() as connection:
-            wire_name = name.encode("utf-8", "surrogateescape")
-            connection.send(SUBMIT_JOB_BG, wire_name, str(number).encode(), b"")
-            connection.receive()
-    assert {row["task"] for row in admin.get_status()} == names
-    assert {row["task"] for row in admin.get_priority_status()} == names
-
-
-def test_workers_lists_every_connection_with_its_id_and_functions(
-    gearmand: Gearmand, admin: GearmanAdminClient
-) -> None:
-    with gearmand.connect() as worker:
-        worker.send(SET_CLIENT_ID, b"my own worker")
-        worker.send(CAN_DO, b"resize")
-        worker.send(CAN_DO, b"mail")
-        rows = wait_until(lambda: [row for row in admin.get_workers() if len(row["tasks"]) == 2])
-    (row,) = rows
-    assert row["client_id"] == "my own worker"
-    assert set(row["tasks"]) == {"resize", "mail"}
-    assert row["ip"] == "127.0.0.1"
-    assert int(row["file_descriptor"]) > 0
-    own = [row for row in admin.get_workers() if row["client_id"] == "-"]
-    assert own
-    assert own[0]["tasks"] == ()
-
-
-def test_jobs_tell_retried_abandoned_cancelled_and_background_ones(
-    gearmand: Gearmand, admin: GearmanAdminClient, raw_workers: Callable[..., RawWorker]
-) -> None:
-    def state(handle: str) -> tuple[int, int, int]:
-        (row,) = [row for row in admin.get_jobs() if row["handle"] == handle]
-        assert (row["canceled"], row["enabled"]) == (row["ignored"], row["queued"])
-        return row["retries"], row["ignored"], row["queued"]
-
-    background = background_job(gearmand, "raw", b"1")
-    with gearmand.connect() as client:
-        foreground = client.submit("raw", b"", b"2").decode()
-        assert (state(background), state(foreground)) == ((0, 0, 1), (0, 0, 0))
-        worker = raw_workers(gearmand, "raw")
-        worker.next_jobs(2)
-        assert (state(background), state(foreground)) == ((0, 0, 1), (0, 0, 0))
-        worker.close()
-        wait_until(lambda: (state(background), state(foreground)) == ((1, 0, 1), (1, 0, 0)))
-    wait_until(lambda: state(foreground) == (1, 1, 0))
-    assert admin.cancel_job(background) == "OK"
-    assert state(background) == (1, 1, 0)
-
-
-def test_unique_jobs_are_listed(gearmand: Gearmand, admin: GearmanAdminClient) -> None:
-    assert admin.get_unique_jobs() == ()
-    background_job(gearmand, "a", b"one")
-    background_job(gearmand, "b", b"two\twords")
-    assert {row["unique"] for row in admin.get_unique_jobs()} == {"one", "two\twords"}
-
-
-def test_version_log_level_and_process_number_come_without_ok(gearmand: Gearmand, admin: GearmanAdminClient) -> None:
-    assert re.match(r"\d+\.\d+", admin.get_version())
-    assert admin.get_verbose()
-    assert "OK" not in admin.get_verbose()
-    assert admin.get_pid() == str(gearmand.pid)
-
-
-def test_ping_gives_the_round_trip_in_seconds(admin: GearmanAdminClient) -> None:
-    assert 0 < admin.ping_server() < 5
-
-
-# ---- changing ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("task", ["resize", "größe", b"bytes", "x" * 600])
-def test_created_function_is_known_by_its_whole_name_until_it_is_dropped(
-    admin: GearmanAdminClient, task: str | bytes
-) -> None:
-    name = task.decode() if isinstance(task, bytes) else task
-    assert admin.create_function(task) == "OK"
-    assert admin.create_function(task) == "OK"
-    assert [row["task"] for row in admin.get_status()] == [name]
-    assert admin.drop_function(task) == "OK"
-    assert admin.get_status() == ()
-
-
-def test_dropping_an_unknown_function_raises_what_the_server_says(
-    gearmand: Gearmand, admin: GearmanAdminClient
-) -> None:
-    with pytest.raises(ServerError, match="function not found") as caught:
-        admin.drop_function("nobody")
-    assert caught.value.text == "function not found"
-    assert caught.value.server == gearmand.address
-    assert admin.get_pid() == str(gearmand.pid)
-
-
-def test_dropping_a_function_with_workers_raises(admin: GearmanAdminClient, raw_worker: RawWorker) -> None:
-    with pytest.raises(ServerError, match="connected workers"):
-        admin.drop_function("raw")
-
-
-def test_cancelling_an_unknown_job_raises(admin: GearmanAdminClient) -> None:
-    with pytest.raises(ServerError) as caught:
-        admin.cancel_job("H:nowhere:1")
-    assert caught.value.code == "UNKNOWN_JOB"
-    assert "cancel job" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("size", "accepted"),
-    [(1, 1), (2, 2), ((1, 2, 3), 2), ([5, 1], 1), ((3,), 3), (0, 9), (-1, 9), (None, 9)],
-)
-def test_maxqueue_limits_the_jobs_that_the_server_takes(
-    gearmand: Gearmand, admin: GearmanAdminClient, size: int | tuple[int, ...] | None, accepted: int
-) -> None:
-    admin.create_function("resize")
-    assert admin.send_maxqueue("resize", 1) == "OK"
-    assert admin.send_maxqueue("resize", size) == "OK"
-    with gearmand.connect() as connection:
-        for number in range(accepted):
-            connection.submit("resize", b"", str(number).encode(), SUBMIT_JOB_BG)
-        if accepted < 9:
-            packet = connection.request(SUBMIT_JOB_BG, b"resize", b"last", b"")
-            assert packet.command == ERROR
-            assert packet.body.startswith(b"QUEUE_ERROR")
-
-
-@pytest.mark.parametrize("graceful", [True, False])
-def test_shutdown_says_that_the_server_has_no_such_command(
-    gearmand: Gearmand, admin: GearmanAdminClient, graceful: bool
-) -> None:
-    with pytest.raises(ServerError, match=r"no command to shut it down .*SIGUSR1.*SIGTERM") as caught:
-        admin.send_shutdown(graceful=graceful)
-    assert caught.value.code == "UNKNOWN_COMMAND"
-    assert admin.get_pid() == str(gearmand.pid)
+# ---- what is refused here; what a server answers stands in ``conformance`` -------------------------------------------
 
 
 @pytest.mark.parametrize("bad", ["", " ", "a b", "a\nstatus", "a\r", "a\0b", "x" * 8190])

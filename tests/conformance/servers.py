@@ -24,6 +24,11 @@ class ConformanceServer(RunningServer):
     wakes_for_due_jobs: bool
 
     @property
+    def pid(self) -> int:
+        """The number of its process, which ``getpid`` must answer."""
+        raise NotImplementedError
+
+    @property
     def running(self) -> bool:
         """Whether it listens."""
         raise NotImplementedError
