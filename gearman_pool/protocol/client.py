@@ -129,15 +129,9 @@ class ClientSession(ReplySession):
         elif holder is not None and holder is token:
             del self.handles[handle]
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the server and return what they mean, in order.
-
-        Raises:
-            ProtocolError: see `ReplySession.receive`.
-        """
+    def _parse(self, data: bytes, events: list[Event]) -> None:
         decoder = self._decoder
         decoder.feed(data)
-        events: list[Event] = []
         order = self.order
         handles = self.handles
         # The two packets that every job has are handled here, without a call: this loop costs every job.
@@ -184,9 +178,7 @@ class ClientSession(ReplySession):
                 self._update(STATUS, str(parts[0], "utf-8", "surrogateescape"), value, command, events)
             else:
                 self._reply(command, body, events)
-        if decoder.in_line:
-            self._check_line()
-        return events
+        self._check_line()
 
     def _join(self, handle: str, token: Any) -> None:
         holder = self.handles[handle]

@@ -53,12 +53,14 @@ class ReplySession:
     belongs to the thread that calls `receive`.
     """
 
-    __slots__ = ("_decoder", "handles", "order")
+    __slots__ = ("_decoder", "failure", "handles", "order")
 
     def __init__(self, max_packet_size: int = DEFAULT_MAX_PACKET_SIZE) -> None:
         self.order: deque[Entry] = deque()
         #: Accepted, unfinished jobs, by handle; any thread may ask for its length.
         self.handles: dict[str, Any] = {}
+        #: Why the session is unusable, if it is.
+        self.failure: ProtocolError | None = None
         self._decoder = Decoder(max_packet_size)
 
     def greeting(self) -> list[Entry]:
@@ -68,17 +70,30 @@ class ReplySession:
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes from the server and return what they mean, in order.
 
+        What came before bytes that break the protocol still counts: it is returned, `failure` is set, and the next call
+        raises it. So the events do not depend on the pieces in which the bytes come.
+
         Raises:
             ProtocolError: the bytes break the protocol. The session is then unusable: close the connection. If this
                 raises anything else, that is a bug.
         """
-        self._decoder.feed(data)
+        if self.failure is not None:
+            raise self.failure
         events: list[Event] = []
+        try:
+            self._parse(data, events)
+        except ProtocolError as error:
+            self.failure = error
+            if not events:
+                raise
+        return events
+
+    def _parse(self, data: bytes, events: list[Event]) -> None:
+        """Add to ``events`` what the bytes mean, up to the first that breaks the protocol."""
+        self._decoder.feed(data)
         for command, body in self._decoder.packets():
             self._reply(command, body, events)
-        if self._decoder.in_line:
-            self._check_line()
-        return events
+        self._check_line()
 
     def abandon(self) -> list[Any]:
         """Forget everything and return the tokens of jobs that were accepted and are not finished."""
@@ -106,6 +121,8 @@ class ReplySession:
 
     def _check_line(self) -> None:
         """Refuse a line whose first bytes have come though no text is due: garbage may never have a line end."""
+        if not self._decoder.in_line:
+            return
         expected = self.order[0][1] if self.order else NO_REPLY
         if expected not in (TEXT_LINE, TEXT_BLOCK):
             due = f"where {_name(expected)} was due" if expected else "though no request was waiting for a reply"

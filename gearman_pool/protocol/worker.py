@@ -88,14 +88,8 @@ class WorkerSession(ReplySession):
         self.asleep = True
         return _PRE_SLEEP, NO_REPLY, None
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the server and return what they mean, in order.
-
-        Raises:
-            ProtocolError: see `ReplySession.receive`.
-        """
+    def _parse(self, data: bytes, events: list[Event]) -> None:
         self._decoder.feed(data)
-        events: list[Event] = []
         for command, body in self._decoder.packets():
             if command == _ASSIGN_UNIQ:
                 parts = body.split(b"\0", 3)
@@ -114,7 +108,7 @@ class WorkerSession(ReplySession):
                 events.append((ASSIGNED, self._grabbed(command, events), (handle, task, b"", payload)))
             else:
                 self._reply(command, body, events)
-        return events
+        self._check_line()
 
     def _grabbed(self, command: int, events: list[Event]) -> Any:
         """Take the question off the line that this answers, and return its token."""

@@ -277,17 +277,30 @@ class Connection:
             try:
                 events: list[Event] = self.session.receive(data)
             except ProtocolError as error:
-                error.server = str(self.server.address)
-                self.lose(error)
+                self._lose_for(error)
                 return
             if events:
                 self._pool.handler.on_events(self, events)
+            if self.session.failure is not None:
+                self._lose_for(self.session.failure)
             if self.closed or (self._direct and len(data) < syscalls.KEEP_LIMIT):
                 # A read that did not fill the buffer has emptied the socket, and the selector tells of more. This saves
                 # the read that would only say so: one system call in four.
                 return
         # There may be more: TLS holds decrypted bytes that the selector knows nothing of.
         self._io.post(self._read_on)
+
+    def _lose_for(self, error: ProtocolError) -> None:
+        address = str(self.server.address)
+        named = type(error)(f"{address}: {error}", server=address)
+        named.__cause__ = error
+        self.lose(named)
+
+    def _lose_for(self, error: ProtocolError) -> None:
+        address = str(self.server.address)
+        named = type(error)(f"{address}: {error}", server=address)
+        named.__cause__ = error
+        self.lose(named)
 
     def _read_on(self) -> None:
         if not self.closed:

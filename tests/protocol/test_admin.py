@@ -23,6 +23,8 @@ def receive(replies: list[int], data: bytes, step: int | None = None, max_packet
     events: list[Event] = []
     for start in range(0, len(data), step):
         events += session.receive(data[start : start + step])
+    if session.failure is not None:
+        raise session.failure
     left: list[Entry] = list(session.order)
     assert len(left) == len(replies) - len(events)
     return events

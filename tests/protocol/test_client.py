@@ -166,6 +166,15 @@ def test_beginning_of_a_line_that_is_due_is_waited_for():
     assert session.receive(b"K\r\n") == [(REPLY, "cancel", b"OK")]
 
 
+def test_what_came_before_a_protocol_error_counts_and_the_next_call_raises_it():
+    session = _session("a", "b")
+    done = _created("H:1") + _wire(Command.WORK_COMPLETE, b"H:1", b"result")
+    assert session.receive(done + b"\0garbage" + _created("H:2")) == [(CREATED, "a", "H:1"), (COMPLETE, "a", b"result")]
+    with pytest.raises(ProtocolError) as raised:
+        session.receive(b"")
+    assert raised.value is session.failure
+
+
 def test_echo_before_the_job_created_that_was_due_shows_a_lost_reply():
     session = _session("a")
     session.order.append((b"", Command.ECHO_RES, "probe"))
@@ -221,15 +230,17 @@ _REPLIES = st.one_of(
 )
 
 
-def _events(pieces: list[bytes], jobs: int) -> object:
+def _events(pieces: list[bytes], jobs: int) -> tuple[list[object], object]:
+    """Return the events, and how the session stands at the end: the type of its failure, or what it holds."""
     session = _session(*map(str, range(jobs)))
     events = []
     try:
         for piece in pieces:
             events.extend(session.receive(piece))
     except ProtocolError as error:
-        return str(error)
-    return events, len(session.handles), len(session.order)
+        assert session.failure is error
+    failure = session.failure
+    return events, type(failure) if failure else (len(session.handles), len(session.order))
 
 
 @given(st.lists(_REPLIES, max_size=15), st.integers(0, 8))
@@ -240,11 +251,8 @@ def test_whole_and_byte_by_byte_give_the_same_events(replies, jobs):
 
 @given(st.lists(_REPLIES, max_size=15), st.integers(0, 8))
 def test_no_job_gets_two_outcomes_or_an_update_after_its_outcome(replies, jobs):
-    outcome = _events([b"".join(replies)], jobs)
-    if isinstance(outcome, str):
-        return
     ended = set()
-    for kind, token, _ in outcome[0]:
+    for kind, token, _ in _events([b"".join(replies)], jobs)[0]:
         assert token is None or token not in ended
         if kind in (COMPLETE, FAIL, EXCEPTION, ERROR):
             ended.add(token)
