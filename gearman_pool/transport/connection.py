@@ -296,12 +296,6 @@ class Connection:
         named.__cause__ = error
         self.lose(named)
 
-    def _lose_for(self, error: ProtocolError) -> None:
-        address = str(self.server.address)
-        named = type(error)(f"{address}: {error}", server=address)
-        named.__cause__ = error
-        self.lose(named)
-
     def _read_on(self) -> None:
         if not self.closed:
             self._read()
