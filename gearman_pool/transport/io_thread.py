@@ -163,9 +163,8 @@ class IOThread:
 
         Ends when ``until()`` is true, the loop is to stop, or ``timeout`` seconds are over.
         """
-        if self.stopped:
+        if self.stopped or not self.leadership.lead():
             return
-        self.leadership.lead()
         try:
             deadline = None if timeout is None else self.clock() + timeout
             timer = None if deadline is None else self.call_at(deadline, _wake_up)
@@ -256,6 +255,7 @@ class IOThread:
                     self._guarded_turn()
         finally:
             self.stopped = True
+            self.leadership.ended = True
             self._on_stop()
             self._selector = None
             self._waker = None

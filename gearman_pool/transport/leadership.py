@@ -31,6 +31,8 @@ class Leadership:
 
     def __init__(self, wake: Callable[[], object]) -> None:
         self.guest = False
+        #: The I/O thread has ended.
+        self.ended = False
         self._wake = wake
         self._holder: dict[str, int] = {}
         self._away_since: float | None = None
@@ -63,10 +65,12 @@ class Leadership:
             self._holder.clear()
         self._unpark()
 
-    def lead(self) -> None:
-        """Come back, and wait until the I/O thread has left the loop, if it is in it."""
+    def lead(self) -> bool:
+        """Come back, and wait until the I/O thread has left the loop, if it is in it; return False if that has ended."""
         me = threading.get_ident()
         while self._holder.setdefault("leader", me) != me:
+            if self.ended:
+                return False
             wish = threading.Lock()
             wish.acquire()
             self.wish = wish
@@ -77,6 +81,7 @@ class Leadership:
             wish.acquire(timeout=PATIENCE)
         self.wish = None
         self._away_since = None
+        return True
 
     def go_away(self) -> None:
         """Let the loop be, to run a task."""

@@ -1,0 +1,171 @@
+"""The right to run the loop goes to and fro between the I/O thread and a guest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+import pytest
+
+from gearman_pool.promise import Promise
+from gearman_pool.transport.io_thread import IOThread
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def loop():
+    errors: list[BaseException] = []
+    io = IOThread("gearman_pool-test", lambda: False, lambda: False, errors.append, lambda: None)
+    io.ensure_running()
+    wait_until(lambda: io.running)
+    yield io
+    io.leadership.leave()
+    io.post(io.stop)
+    assert io.wait_stopped(10)
+    assert not errors
+
+
+def who_runs(io: IOThread) -> Promise:
+    """A promise of the thread that makes a posted call."""
+    promise = Promise()
+    io.post(lambda: promise.set(threading.get_ident()))
+    return promise
+
+
+def lead(io: IOThread) -> int:
+    """Run the loop on this thread, and return who makes a call that is posted meanwhile."""
+    asked: list[Promise] = []
+
+    def until() -> bool:
+        if not asked:
+            asked.append(who_runs(io))
+        return asked[0].done
+
+    io.run_turns(until, 10)
+    return asked[0].wait(0)
+
+
+def test_guest_makes_posted_calls_while_it_leads(loop):
+    loop.leadership.enter()
+    assert lead(loop) == threading.get_ident()
+
+
+def test_call_from_another_thread_wakes_the_guest(loop):
+    found: deque[Promise] = deque()
+    caller = threading.Thread(target=lambda: (wait_until(lambda: loop.sleeping), found.append(who_runs(loop))))
+
+    def until() -> bool:
+        if caller.ident is None:
+            caller.start()
+        return bool(found) and found[0].done
+
+    loop.leadership.enter()
+    started = time.monotonic()
+    loop.run_turns(until, 10)
+    caller.join()
+    assert found[0].wait(0) == threading.get_ident()
+    assert time.monotonic() - started < 5
+
+
+def test_io_thread_leads_while_the_guest_is_away_for_long(loop):
+    loop.leadership.enter()
+    loop.run_turns(lambda: True, None)
+    assert who_runs(loop).wait(10) != threading.get_ident()
+
+
+def test_guest_gets_the_loop_back_from_the_sleeping_io_thread_at_once(loop):
+    loop.leadership.enter()
+    for _ in range(20):
+        loop.run_turns(lambda: True, None)
+        assert who_runs(loop).wait(10) != threading.get_ident()
+        wait_until(lambda: loop.sleeping)
+        assert lead(loop) == threading.get_ident()
+
+
+def test_io_thread_leads_when_the_guest_has_left(loop):
+    loop.leadership.enter()
+    lead(loop)
+    loop.leadership.leave()
+    assert who_runs(loop).wait(10) != threading.get_ident()
+
+
+def test_guest_that_is_interrupted_in_the_loop_leaves_it_to_the_io_thread(loop):
+    class Interruption(BaseException):
+        pass
+
+    def interrupt() -> None:
+        raise Interruption
+
+    loop.leadership.enter()
+    with pytest.raises(Interruption):
+        loop.run_turns(lambda: loop.post(interrupt), 10)
+    loop.leadership.leave()
+    assert who_runs(loop).wait(10) != threading.get_ident()
+
+
+def test_wait_of_the_guest_is_bounded(loop):
+    loop.leadership.enter()
+    started = time.monotonic()
+    loop.run_turns(lambda: False, 0.05)
+    assert 0.04 < time.monotonic() - started < 5
+
+
+def test_loop_that_is_stopped_ends_the_guests_wait(loop):
+    loop.leadership.enter()
+    loop.post(loop.stop)
+    loop.run_turns(lambda: False, None)
+    loop.leadership.leave()
+    assert loop.wait_stopped(10)
+
+
+def test_io_thread_does_not_wake_while_the_guest_waits(loop):
+    loop.leadership.enter()
+    looks = 0
+    original = loop.leadership.take
+
+    def take() -> bool:
+        nonlocal looks
+        looks += 1
+        return original()
+
+    loop.leadership.take = take
+    # Long against the I/O thread's looks, each 20 ms after the last; it may look twice before it finds the guest quiet.
+    loop.run_turns(lambda: False, 0.5)
+    assert looks <= 5
+
+
+def test_only_one_thread_runs_turns_at_a_time(loop):
+    inside = 0
+    most = 0
+    turns = 0
+
+    def turn() -> bool:
+        nonlocal inside, most, turns
+        inside += 1
+        most = max(most, inside)
+        turns += 1
+        inside -= 1
+        return False
+
+    loop._turn = turn
+    done = threading.Event()
+
+    def post() -> None:
+        while not done.is_set():
+            loop.post(lambda: None)
+            done.wait(0.0005)
+
+    poster = threading.Thread(target=post)
+    poster.start()
+    loop.leadership.enter()
+    pause = threading.Event()
+    for number in range(200):
+        target = turns + 3
+        loop.run_turns(lambda target=target: turns >= target, 10)
+        # Away for a while that is sometimes shorter and sometimes longer than the I/O thread's patience.
+        pause.wait((number % 5) * 0.01)
+    done.set()
+    poster.join()
+    assert most == 1
+    assert turns >= 600
