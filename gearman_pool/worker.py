@@ -709,15 +709,16 @@ class GearmanWorker:
         return {} if engine is None else engine.held
 
     def _send(self, job: GearmanJob, poll_timeout: float | None, command: Command, *arguments: bytes) -> None:
+        assignment = self._assignment(job)
         engine = self._engine
-        if engine is not None and engine.send(self._assignment(job), command, *arguments) and poll_timeout is not None:
+        if engine is not None and engine.send(assignment, command, *arguments) and poll_timeout is not None:
             self.wait_until_updates_sent([job], poll_timeout)
 
     def _finish(
         self, job: GearmanJob, poll_timeout: float | None, outcome: str, command: Command, *arguments: bytes
     ) -> None:
-        engine = self._engine
         assignment = self._assignment(job)
+        engine = self._engine
         entry = None if engine is None else engine.finish(assignment, outcome, command, *arguments)
         if entry is not None:
             assignment.connection.submit(entry)

@@ -172,7 +172,9 @@ class WorkerEngine:
         self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
         self.jobs: queue.SimpleQueue[Assignment | None] = queue.SimpleQueue()
         self.held: dict[Assignment, None] = {}
+        #: Takes no new jobs. Set by anybody, and never unset.
         self.stopping = False
+        self._stop_begun = False
         self.given_up = False
         self.ready = ready
         self._on_give_up = on_give_up
@@ -244,6 +246,8 @@ class WorkerEngine:
 
     def begin_stop(self, timeout: float) -> None:
         """Take no new jobs, and end when those that are held are done, or after ``timeout`` seconds."""
+        # At once, for the thread that finishes a job next may not wait for the I/O thread to hear of it.
+        self.stopping = True
         self.io.post(partial(self._begin_stop, timeout))
 
     def end(self, timeout: float) -> None:
@@ -385,7 +389,7 @@ class WorkerEngine:
             self._available = self.pool.available
             self._meet()
         self._place()
-        if self.stopping:
+        if self._stop_begun:
             self._see_whether_all_is_done()
         return False
 
@@ -674,8 +678,9 @@ class WorkerEngine:
     # ---- the end ---------------------------------------------------------------------------------------------------
 
     def _begin_stop(self, timeout: float) -> None:
-        if not self.stopping:
-            self.stopping = True
+        self.stopping = True
+        if not self._stop_begun:
+            self._stop_begun = True
             self._publish()
             self.io.call_later(timeout, self._give_up)
 

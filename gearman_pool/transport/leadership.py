@@ -66,7 +66,7 @@ class Leadership:
         self._unpark()
 
     def lead(self) -> bool:
-        """Come back, and wait until the I/O thread has left the loop, if it is in it; return False if that has ended."""
+        """Come back, and wait until the I/O thread has left the loop if it is in it; return False if that has ended."""
         me = threading.get_ident()
         while self._holder.setdefault("leader", me) != me:
             if self.ended:
