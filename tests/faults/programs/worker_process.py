@@ -1,0 +1,56 @@
+"""A worker process for fault tests: ``python -m tests.faults.programs.worker_process OPTIONS_JSON LOG SERVER...``.
+
+Prints ``ready`` when it can take jobs. Writes one line for each task that has ended to LOG: a single write in append
+mode, so that the lines of several processes do not mix. Tasks: "note" (data comes back), "slow" (runs until a file of
+the name given as data exists, or for ever), "fork" (a child that leaves as its data says).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+
+from gearman_pool import GearmanWorker
+from tests.support.waiting import wait_until
+
+
+def main() -> int:
+    options = json.loads(sys.argv[1])
+    log = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    worker = GearmanWorker(sys.argv[3:], **options)
+
+    def note(job):
+        os.write(log, job.data + b"\n")
+        return job.data
+
+    def slow(job):
+        job.send_data(b"started")
+        wait_until(lambda: os.path.exists(job.data.decode()), 600)
+        os.write(log, b"slow\n")
+        return b"slow"
+
+    def fork(job):
+        pid = os.fork()
+        if pid == 0:
+            if job.data == b"exit":
+                os._exit(0)
+            return b"of the child"
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return b"of the parent, child %d" % status
+
+    worker.register_task("note", note)
+    worker.register_task("slow", slow)
+    worker.register_task("fork", fork)
+
+    def tell() -> None:
+        worker.ready.wait()
+        print("ready", flush=True)
+
+    threading.Thread(target=tell, daemon=True).start()
+    return 0 if worker.run() else 9
+
+
+if __name__ == "__main__":
+    sys.exit(main())

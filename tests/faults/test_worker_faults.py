@@ -1,0 +1,161 @@
+"""Promise F16: a task misbehaves, or its server is lost while it runs; and servers that fail under a worker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from gearman_pool import GearmanClient, GearmanWorker
+from gearman_pool.errors import ConnectionLost
+from tests.support.running import running
+from tests.support.waiting import wait_until
+
+
+class Slow:
+    """A task that runs until it is let go."""
+
+    def __init__(self) -> None:
+        self.started, self.go_on = threading.Event(), threading.Event()
+        self.stopping = False
+
+    def __call__(self, job):
+        self.started.set()
+        assert self.go_on.wait(20)
+        self.stopping = job.stopping
+        job.send_status(1, 1)
+        return b"late"
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_result_for_a_lost_server_is_logged_and_counted_and_not_raised(gearmand, concurrency, caplog):
+    slow = Slow()
+    worker = GearmanWorker([gearmand.address], concurrency=concurrency, reconnect_backoff=(0.05, 0.2))
+    worker.register_task("slow", slow)
+    worker.register_task("fine", lambda job: b"fine")
+    with caplog.at_level(logging.WARNING, "gearman_pool.worker"), running(worker):
+        with GearmanClient([gearmand.address], reconnect_backoff=(0.05, 0.2)) as client:
+            future = client.submit("slow")
+            assert slow.started.wait(10)
+            gearmand.kill()
+            with pytest.raises(ConnectionLost):
+                future.result(10)
+            wait_until(lambda: not worker.ready.is_set())
+            slow.go_on.set()
+            wait_until(lambda: worker.stats().results_lost == 2)
+            gearmand.start()
+            assert client.submit("fine").result(10) == b"fine"
+        wait_until(lambda: "WORK_COMPLETE of task 'slow'" in caplog.text)
+    assert slow.stopping
+    assert worker.stats().jobs_done == 1
+
+
+def test_frozen_server_does_not_keep_a_worker_of_one_slot_from_the_others(gearmands):
+    frozen, live = gearmands(), gearmands()
+    worker = GearmanWorker([frozen.address, live.address], health_check_interval=30, health_check_timeout=30)
+    worker.register_task("task", lambda job: b"done")
+    with running(worker), GearmanClient([live.address]) as client:
+        wait_until(lambda: frozen.workers("task") == 1 and live.workers("task") == 1)
+        frozen.pause()
+        try:
+            pause = threading.Event()
+            for _ in range(8):
+                # Between these, the worker asks the frozen server at least once: it polls each second.
+                pause.wait(0.4)
+                assert client.submit("task").result(5) == b"done"
+        finally:
+            frozen.resume()
+        with GearmanClient([frozen.address]) as other:
+            assert other.submit("task").result(10) == b"done"
+
+
+def test_worker_serves_a_server_that_is_restarted_again_and_again(gearmand):
+    worker = GearmanWorker([gearmand.address], reconnect_backoff=(0.01, 0.05), client_id="faithful")
+    worker.register_task("task", lambda job: job.data)
+    with running(worker), GearmanClient([gearmand.address], reconnect_backoff=(0.01, 0.05)) as client:
+        for number in range(20):
+            data = b"%d" % number
+            wait_until(lambda: gearmand.workers("task") == 1)
+            assert client.submit("task", data).result(10) == data
+            assert "faithful" in gearmand.text("workers")
+            gearmand.restart()
+            wait_until(lambda number=number: client.stats().connections_lost > number)
+    assert worker.stats().connections_lost == 20
+
+
+def test_jobs_that_wait_at_the_worker_for_a_lost_server_are_not_run(gearmands):
+    """The server gives them to another worker; running them here too would be twice."""
+    server = gearmands()
+    slow = Slow()
+    ran = []
+    worker = GearmanWorker([server.address], prefetch=5)
+    worker.register_task("slow", slow)
+    worker.register_task("task", ran.append)
+    with GearmanClient([server.address]) as client:
+        client.submit_background("slow").result(10)
+        with running(worker):
+            assert slow.started.wait(10)
+            for _ in range(5):
+                client.submit_background("task").result(10)
+            wait_until(lambda: worker.stats().waiting == 5)
+            server.kill()
+            wait_until(lambda: not worker.ready.is_set())
+            slow.go_on.set()
+            wait_until(lambda: worker.stats().held == 0)
+    assert ran == []
+
+
+def test_client_that_gives_a_job_up_does_not_disturb_the_worker(gearmand):
+    slow = Slow()
+    worker = GearmanWorker([gearmand.address])
+    worker.register_task("slow", slow)
+    worker.register_task("fine", lambda job: b"fine")
+    with running(worker):
+        with GearmanClient([gearmand.address]) as client:
+            client.submit("slow")
+            assert slow.started.wait(10)
+            client.close(0)
+        slow.go_on.set()
+        with GearmanClient([gearmand.address]) as client:
+            assert client.submit("fine").result(10) == b"fine"
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_large_streams_do_not_pile_up_in_the_workers_memory(gearmand, concurrency):
+    """A task that sends faster than the server reads waits."""
+    worker = GearmanWorker([gearmand.address], concurrency=concurrency, max_outbound_bytes=1024 * 1024)
+    most = 0
+
+    @worker.task("stream")
+    def stream(job):
+        nonlocal most
+        chunk = b"x" * 100_000
+        for _ in range(300):
+            yield chunk
+            engine = worker._engine
+            most = max(most, *(connection.outbound_bytes() for connection in engine.pool.connections))
+
+    with running(worker), GearmanClient([gearmand.address]) as client:
+        received = sum(len(update.data) for update in client.submit("stream").updates(30))
+    assert received == 300 * 100_000
+    assert most <= 1024 * 1024 + 200_000
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_interrupted_work_leaves_the_job_to_another_worker(gearmand, concurrency):
+    """KeyboardInterrupt in a task, as Ctrl-C raises it under `work`."""
+    worker = GearmanWorker([gearmand.address], concurrency=concurrency)
+
+    def interrupt(job):
+        raise KeyboardInterrupt
+
+    worker.register_task("task", interrupt)
+    with GearmanClient([gearmand.address]) as client:
+        future = client.submit("task")
+        with pytest.raises(KeyboardInterrupt):
+            worker.work()
+        other = GearmanWorker([gearmand.address], max_jobs=1)
+        other.register_task("task", lambda job: b"another")
+        other.work()
+        assert future.result(10) == b"another"
