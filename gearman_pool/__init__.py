@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from logging import NullHandler, getLogger
+
 from .admin_client import GearmanAdminClient
 from .client import GearmanClient
 from .constants import (
@@ -49,10 +51,15 @@ __all__ = [
     "JobUpdate",
     "Listener",
     "NoopEncoder",
+    "NullHandler",
     "ServerAddress",
     "ServerInfo",
     "WorkerStats",
     "__version__",
+    "gearman_root_logger",
 ]
 
 __version__ = "0.1.0"
+
+#: Above the loggers of all parts, under python-gearman's name for it.
+gearman_root_logger = getLogger("gearman_pool")

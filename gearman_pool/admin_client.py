@@ -43,6 +43,7 @@ from .protocol.text import (
     pack_text_command,
     split_text_command,
 )
+from .python_gearman import GearmanConnection
 from .transport import lifecycle
 from .transport.connection import Connection, LostEntries, set_main_thread
 from .transport.io_thread import IOThread
@@ -303,6 +304,11 @@ class GearmanAdminClient:
             raise refusal from error
 
     # ---- python-gearman's way in two steps -------------------------------------------------------------------------
+
+    @property
+    def connection_list(self) -> list[GearmanConnection]:
+        """The one server."""
+        return [GearmanConnection(self._address)]
 
     @property
     def current_handler(self) -> AdminCommandHandler:

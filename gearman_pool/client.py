@@ -452,17 +452,18 @@ class GearmanClient(PythonGearmanClient):
         """
         timeout = self.options.health_check_timeout if timeout is None else timeout
         deadline = monotonic() + timeout
-        queries = []
-        for server in self._dispatcher.pool.servers:
-            query = PingQuery()
-            self._dispatcher.ask(server, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
-            queries.append((str(server.address), query))
+        queries = [(str(server.address), self._ping(server, timeout)) for server in self._dispatcher.pool.servers]
         answers: dict[str, float | None] = {}
-        for address, query in queries:
+        for address, promise in queries:
             answers[address] = None
             with suppress(GearmanError, TimeoutError):
-                answers[address] = query.promise.wait(max(0.0, deadline - monotonic()))
+                answers[address] = promise.wait(max(0.0, deadline - monotonic()))
         return answers
+
+    def _ping(self, server: Server, timeout: float) -> Promise:
+        query = PingQuery()
+        self._dispatcher.ask(server, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
+        return query.promise
 
     def servers(self) -> tuple[ServerInfo, ...]:
         """Return how each server stands, without asking it."""

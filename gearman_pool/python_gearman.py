@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .constants import JOB_PENDING, JOB_UNKNOWN, PRIORITY_NONE
+from .constants import DEFAULT_GEARMAN_PORT, JOB_PENDING, JOB_UNKNOWN, PRIORITY_NONE
 from .errors import (
     ConnectionLost,
     ExceededConnectionAttempts,
@@ -19,6 +19,7 @@ from .errors import (
     InvalidClientState,
     JobFailed,
     JobTimeout,
+    ServerUnavailable,
 )
 from .job import GearmanJob, GearmanJobRequest
 from .options import ServerAddress, parse_server
@@ -38,14 +39,38 @@ class GearmanConnection:
 
     It says which server; it has no methods that read or write, because the client's I/O thread alone does that.
 
+    Args:
+        host: The host, or a `ServerAddress` by itself.
+        port: The TCP port.
+        keyfile, certfile, ca_certs: PEM files for TLS; plain TCP if all are None.
+
     Attributes:
         address: The `ServerAddress`.
+
+    Raises:
+        ServerUnavailable: no host is given.
+        ValueError, TypeError: host, port or files are not usable.
+
+    Example::
+
+        job = GearmanJob(GearmanConnection("10.0.0.1"), handle, None, None, None)
+        client.get_job_status(GearmanJobRequest(job)).status["running"]
     """
 
     __slots__ = ("address",)
 
-    def __init__(self, address: ServerAddress) -> None:
-        self.address = address
+    def __init__(
+        self,
+        host: str | ServerAddress | None = None,
+        port: int = DEFAULT_GEARMAN_PORT,
+        keyfile: str | None = None,
+        certfile: str | None = None,
+        ca_certs: str | None = None,
+    ) -> None:
+        if host is None:
+            raise ServerUnavailable("no host is given for this connection")
+        files = {"keyfile": keyfile, "certfile": certfile, "ca_certs": ca_certs}
+        self.address = host if isinstance(host, ServerAddress) else parse_server({"host": host, "port": port, **files})
 
     @property
     def gearman_host(self) -> str:
@@ -96,6 +121,7 @@ class PythonGearmanClient:
             self, server: Any, handle: str | None, unique: Any, timeout: float, request: GearmanJobRequest | None = None
         ) -> Any: ...
         def _server(self, address: str) -> Any: ...
+        def _ping(self, server: Any, timeout: float) -> Any: ...
         def close(self, timeout: float = 5.0) -> None: ...
         def add_server(self, server: Any) -> None: ...
 
@@ -363,6 +389,23 @@ class PythonGearmanClient:
         """Take in a server that is spoken to through TLS, and return it."""
         server = {"host": host, "port": port, "keyfile": keyfile, "certfile": certfile, "ca_certs": ca_certs}
         return self.add_connection(server)
+
+    def establish_connection(self, current_connection: GearmanConnection) -> GearmanConnection:
+        """Wait until a server of this client answers, for ``submit_timeout`` at the most, and return it.
+
+        No call of this interface needs that: connecting is the I/O thread's work.
+
+        Raises:
+            ServerUnavailable: it does not.
+            ValueError: it is not a server of this client.
+        """
+        address = str(current_connection.address)
+        timeout = self.options.submit_timeout
+        try:
+            self._ping(self._server(address), timeout).wait(timeout)
+        except (ConnectionLost, TimeoutError) as error:
+            raise self._dispatcher.pool.unavailable(f"{address} does not answer") from error
+        return current_connection
 
     def poll_connections_until_stopped(
         self,
