@@ -126,8 +126,10 @@ def test_no_request_hangs_and_every_answer_is_right_while_a_server_is_killed_and
     assert "Traceback" not in log
 
 
-def test_application_uses_jobs_of_all_kinds(gearmand, php_worker, tmp_path):
-    application = _Application("flask_app", [gearmand.address], 0, tmp_path / "log")
+@pytest.mark.parametrize("module", ["flask_app", "django_app"])
+def test_application_uses_jobs_of_all_kinds(gearmand, php_worker, tmp_path, module):
+    pytest.importorskip(module.partition("_")[0])
+    application = _Application(module, [gearmand.address], 0, tmp_path / "log")
     try:
         status, reference = _ask(application.port, "POST", "/later/nobody", b"x")
         assert status == 200

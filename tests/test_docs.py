@@ -1,0 +1,150 @@
+"""What the documents show is run as a reader would run it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "gearman_pool"
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+def run(*arguments, program=None, logged=None, timeout=50.0):
+    """Run this Python and return what it printed; it must end well and say nothing else but log lines of this kind."""
+    if program is not None:
+        arguments = ("-W", "error", "-c", program)
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    complaints = [line for line in done.stderr.splitlines() if logged is None or not re.search(logged, line)]
+    assert (done.returncode, complaints) == (0, []), f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def marked(marker):
+    """The block of README.md behind a marker."""
+    found = re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found, f"README.md has no block behind <!-- {marker} -->"
+    return found.group(1)
+
+
+def python_blocks(path):
+    """(line, program) for each block of Python in a document."""
+    text = path.read_text()
+    if path.suffix == ".md":
+        pattern = r"```python\n(.*?)```"
+    else:
+        pattern = r"\.\. code-block:: python\n(?:   :\w+:.*\n)*\n((?:(?:   .*)?\n)+)"
+    for found in re.finditer(pattern, text, re.DOTALL if path.suffix == ".md" else 0):
+        yield text.count("\n", 0, found.start()) + 2, textwrap.dedent(found.group(1))
+
+
+def test_usage_of_the_readme_works_as_it_stands(gearmand, echo_worker):
+    program = marked("usage").replace("127.0.0.1:4730", gearmand.address)
+    assert gearmand.address in program
+    result, status = run(program=program).splitlines()
+    assert result == "b'!dlroW olleH'"
+    assert status.startswith("JobStatus(known=True, running=False")
+    assert gearmand.jobs("mail") == 1
+
+
+def test_usage_of_the_readme_says_what_went_wrong_without_a_worker(gearmand):
+    # The same lines, with a shorter patience than 30 s for the result that never comes.
+    program = marked("usage").replace("127.0.0.1:4730", gearmand.address).replace("timeout=30", "timeout=0.5")
+    first = run(program=program).splitlines()[0]
+    assert first.startswith("JobTimeout task 'reverse'")
+    assert first.endswith("may have run")
+
+
+def test_commands_of_the_readme_are_what_a_fresh_machine_can_run():
+    # .ci/run runs them in full, on every Python; here only that what they name exists.
+    setup, tests = shlex.split(marked("setup-command")), shlex.split(marked("test-command"))
+    assert setup[:4] == ["python", "-m", "pip", "install"]
+    extra = re.search(r"\[(\w+)\]", setup[-1]).group(1)
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    assert re.search(rf"^{extra} = \[", pyproject, re.MULTILINE)
+    assert tests == ["python", "-m", "pytest"]
+
+
+def test_quickstart_counts_words_while_a_server_is_killed():
+    output = run(EXAMPLES / "quickstart.py", logged="lost the connection|Connection refused")
+    assert re.search(r"[\d,]+ words in \d+ files", output)
+    assert re.search(r"jobs: \d+ complete, \d+ sent again, 0 lost", output)
+
+
+def test_first_page_of_the_docs_works_as_it_stands(gearmand, c_worker):
+    (_, block), *_ = python_blocks(ROOT / "docs" / "index.rst")
+    block = block.replace('"10.0.0.1:4730", "10.0.0.2"', f'"{gearmand.address}"').replace('"resize"', '"reverse"')
+    assert gearmand.address in block
+    use = "import types\nHttpResponse = bytes\nprint(view(types.SimpleNamespace(body=b'abc')))"
+    assert run(program=f"{block}\n{use}") == "b'cba'\n"
+
+
+def test_python_gearmans_page_works_as_it_stands(gearmand, c_worker):
+    (_, block), *_ = python_blocks(ROOT / "docs" / "python_gearman.rst")
+    block = block.replace("localhost:4730", gearmand.address)
+    assert run(program=f"{block}\nprint(request.state, request.result)") == "COMPLETE b'!dlroW olleH'\n"
+
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.rst"))]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_blocks_of_python_are_python(path):
+    for line, block in python_blocks(path):
+        compile(block, f"{path.name}, line {line}", "exec")
+
+
+def docstrings():
+    """(where, docstring) for everything in the package that has one."""
+    for path in sorted(PACKAGE.glob("**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                text = ast.get_docstring(node)
+                if text:
+                    yield f"{path.relative_to(PACKAGE)}:{getattr(node, 'name', 'module')}", text
+
+
+def examples():
+    """(where, program) for each ``Example::`` in a docstring."""
+    for where, text in docstrings():
+        for found in re.finditer(r"^( *)Examples?::\n\n((?:\1    .*\n|\n)+)", text + "\n", re.MULTILINE):
+            yield where, textwrap.dedent(found.group(2))
+
+
+EXAMPLE_BLOCKS = list(examples())
+
+
+def test_examples_in_docstrings_are_found():
+    assert len(EXAMPLE_BLOCKS) > 20
+    mentioned = sum(len(re.findall(r"^ *Examples?::$", text, re.MULTILINE)) for _, text in docstrings())
+    assert len(EXAMPLE_BLOCKS) == mentioned
+
+
+@pytest.mark.parametrize(("where", "program"), EXAMPLE_BLOCKS, ids=[where for where, _ in EXAMPLE_BLOCKS])
+def test_example_in_a_docstring_is_python(where, program):
+    # Some are the inside of a function, so that they may return and await.
+    compile("async def example():\n" + textwrap.indent(program, "    "), where, "exec")
+
+
+@pytest.mark.slow
+def test_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx")
+    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", tmp_path / "trees"]
+    run("-m", "sphinx", *options, ROOT / "docs", tmp_path / "site")
+    assert (tmp_path / "site" / "index.html").exists()
