@@ -23,8 +23,6 @@ from gearman_pool.errors import (
     ForkedProcess,
     InvalidClientState,
     JobCancelled,
-    JobException,
-    JobFailed,
     ServerUnavailable,
 )
 from gearman_pool.job import GearmanJob, GearmanJobRequest
@@ -40,26 +38,6 @@ def client(gearmand):
 
 def _accepted(*futures):
     wait_until(lambda: all(future.job.handle for future in futures), message="acceptance")
-
-
-def test_workers_of_php_and_of_libgearmans_tool_are_understood(gearmand, client, php_worker, tool_workers):
-    tool_workers(gearmand, "rev", "rev")
-    assert client.submit("rev", b"abc").result(10).strip() == b"cba"
-    assert client.submit("upper", b"a\xff\0b").result(10) == b"A\xff\0B"
-    with pytest.raises(JobFailed):
-        client.submit("fail").result(10)
-    with pytest.raises(JobException) as caught:
-        client.submit("exception", b"why \0 not").result(10)
-    assert caught.value.data == b"why \0 not"
-    assert "why" not in str(caught.value)
-    future = client.submit("stream", b"3")
-    updates = list(future.updates(10))
-    assert [u.data for u in updates if u.kind == "data"] == [b"part 1", b"part 2", b"part 3"]
-    assert [(u.numerator, u.denominator) for u in updates if u.kind == "status"] == [(1, 3), (2, 3), (3, 3)]
-    assert [u.data for u in updates if u.kind == "warning"] == [b"last"]
-    assert future.result() == b"done"
-    assert future.progress == 1.0
-    assert not future.request.data_updates
 
 
 def test_callbacks_run_in_order_on_another_thread_before_done_callbacks(client, raw_worker):
