@@ -406,7 +406,12 @@ class GearmanWorker:
     def on_job_exception(
         self, current_job: GearmanJob, exc_info: tuple[type[BaseException], BaseException, TracebackType] | Any
     ) -> bool:
-        """Log what a task raised, and send its class and text to the client; override it to do something else."""
+        """Log what a task raised, and send its class and text to the client; override it to do something else.
+
+        libgearman's clients wait for ever for a job that ends so, unless they asked for exceptions (its ``gearman``
+        tool does not): gearmand 1.1 tells them in a way that they do not understand. For their sake call
+        `send_job_failure` here.
+        """
         assignment = self._assignment(current_job)
         log.error(
             "task %r failed (job %s of %s)", current_job.task, current_job.handle, assignment.server, exc_info=exc_info

@@ -131,6 +131,20 @@ def test_libgearmans_tool_prints_what_our_worker_sends(gearmand, worker):
     assert b"50% Complete" in output
 
 
+def test_worker_can_be_made_to_fail_in_a_way_that_libgearmans_tool_understands(gearmand):
+    # WORK_EXCEPTION reaches a client that did not ask for it as WORK_FAIL with a NUL behind the handle, and the tool
+    # waits for ever, whoever's worker sent it.
+    class PlainFailures(GearmanWorker):
+        def on_job_exception(self, current_job, exc_info):
+            self.send_job_failure(current_job)
+            return False
+
+    worker = PlainFailures([gearmand.address])
+    worker.register_task("divide", lambda job: 1 // 0)
+    with running(worker):
+        assert tool(gearmand, "-f", "divide", data=b"x") == (1, b"")
+
+
 def test_libgearmans_tool_and_our_client_share_one_job(gearmand, client, raw_workers):
     worker = raw_workers(gearmand, "slow")
     future = client.submit("slow", b"ours", unique="meeting")
