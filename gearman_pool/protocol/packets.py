@@ -133,10 +133,15 @@ class Decoder:
 
     __slots__ = ("_body", "_buffer", "_command", "_legal", "_magic", "_max_size", "_missing", "_position")
 
-    def __init__(self, max_packet_size: int = DEFAULT_MAX_PACKET_SIZE, magic: bytes = RES) -> None:
+    def __init__(
+        self,
+        max_packet_size: int = DEFAULT_MAX_PACKET_SIZE,
+        magic: bytes = RES,
+        legal: frozenset[int] | None = None,
+    ) -> None:
         self._max_size = max_packet_size
         self._magic = magic
-        self._legal = _LEGAL[magic]
+        self._legal = _LEGAL[magic] if legal is None else legal
         self._buffer = b""
         self._position = 0
         # A body too large for one read gathers here, so that its pieces are copied once and not again with each read.

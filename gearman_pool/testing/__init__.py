@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .proxy import FaultProxy
+from .server import EmbeddedServer, ServedJob, ServerStats
 
-__all__ = ["FaultProxy"]
+__all__ = ["EmbeddedServer", "FaultProxy", "ServedJob", "ServerStats"]

@@ -7,9 +7,12 @@ the test looks at ``server.kind`` and says why.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
-from ..support.gearmand import Gearmand, RunningServer, gearmand_program
+from gearman_pool.testing import EmbeddedServer
+
+from ..support.gearmand import Gearmand, RunningServer, free_port, gearmand_program
 
 __all__ = ["KINDS", "ConformanceServer", "RealServer", "missing"]
 
@@ -22,6 +25,10 @@ class ConformanceServer(RunningServer):
     #: Whether a worker that sleeps is woken when a delayed job is due. gearmand does so from 2.0 on; before, the job
     #: waits until the worker asks again for any other reason.
     wakes_for_due_jobs: bool
+
+    #: Whether a job that nobody wants any more is marked and kept until a worker asks for one. gearmand does that, and
+    #: drops what joins such a job without a word; the embedded server drops the job at once.
+    keeps_unwanted_jobs: bool
 
     @property
     def pid(self) -> int:
@@ -59,14 +66,51 @@ class RealServer(Gearmand, ConformanceServer):
     """The real gearmand."""
 
     kind = "gearmand"
+    keeps_unwanted_jobs = True
 
     @property
     def wakes_for_due_jobs(self) -> bool:  # type: ignore[override]
         return int(self.text("version").split()[1].partition(".")[0]) >= 2
 
 
+class Embedded(ConformanceServer):
+    """The embedded server."""
+
+    kind = "embedded"
+    host = "127.0.0.1"
+    wakes_for_due_jobs = True
+    keeps_unwanted_jobs = False
+
+    def __init__(self) -> None:
+        self._server = EmbeddedServer(port=free_port()).start()
+
+    @property
+    def port(self) -> int:  # type: ignore[override]
+        return self._server.port
+
+    @property
+    def pid(self) -> int:
+        return os.getpid()
+
+    @property
+    def running(self) -> bool:
+        return self._server.running
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def kill(self) -> None:
+        self._server.stop()
+
+    def close(self) -> None:
+        self._server.stop()
+
+
 #: What makes a server of each kind.
-KINDS: dict[str, Callable[[], ConformanceServer]] = {"gearmand": RealServer}
+KINDS: dict[str, Callable[[], ConformanceServer]] = {"gearmand": RealServer, "embedded": Embedded}
 
 
 def missing(kind: str) -> str | None:

@@ -22,9 +22,10 @@ def test_queued_foreground_job_whose_client_left_is_never_run(server, admin, raw
     with GearmanClient([server.address]) as client:
         accepted(client.submit("raw", b"abandoned", unique="abandoned"))
         client.close(0)
-    # It still counts, and is dropped when a worker asks for work.
-    wait_until(lambda: [row["ignored"] for row in admin.get_jobs()] == [1], message="the server has noticed")
-    assert server.jobs("raw") == 1
+    if server.keeps_unwanted_jobs:
+        # It still counts, and is dropped when a worker asks for work.
+        wait_until(lambda: [row["ignored"] for row in admin.get_jobs()] == [1], message="the server has noticed")
+        assert server.jobs("raw") == 1
     worker = raw_workers(server, "raw")
     wait_until(lambda: server.jobs("raw") == 0, message="the job is dropped")
     assert admin.get_jobs() == ()
@@ -189,6 +190,11 @@ def submit_packet(body):
 def test_packet_that_makes_no_sense_is_refused_and_the_connection_goes_on(server, sent, code):
     with server.connect() as connection:
         connection.sock.sendall(sent)
+        if code == b"INVALID_MAGIC" and server.kind == "embedded":
+            # What is not a request's magic is garbage to it, and ends the connection.
+            with pytest.raises(Closed):
+                connection.receive()
+            return
         error = connection.receive()
         assert (error.command, error.arguments(2)[0]) == (19, code)
         assert connection.request(ECHO_REQ, b"still here").command == ECHO_RES
@@ -249,4 +255,5 @@ def test_half_closed_connection_counts_as_gone(server):
     with server.connect() as connection, GearmanAdminClient([server.address]) as admin:
         connection.submit("nobody", b"", b"u", SUBMIT_JOB)
         connection.sock.shutdown(1)
-        wait_until(lambda: [row["ignored"] for row in admin.get_jobs()] == [1], message="the job is given up")
+        given_up = [1] if server.keeps_unwanted_jobs else []
+        wait_until(lambda: [row["ignored"] for row in admin.get_jobs()] == given_up, message="the job is given up")

@@ -1,0 +1,264 @@
+"""A server's jobs: functions, queues of three priorities, uniques, delayed jobs. No I/O, and no clock: time is told."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from enum import Enum, IntEnum
+from typing import Generic, TypeVar
+
+__all__ = ["Function", "Job", "JobState", "JobTable", "Priority"]
+
+#: Whoever waits for jobs and runs them: a connection.
+P = TypeVar("P")
+
+
+class Priority(IntEnum):
+    """In the order in which jobs are taken."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+class JobState(str, Enum):
+    """Where a job stands at the server."""
+
+    DELAYED = "DELAYED"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    GONE = "GONE"
+
+
+class Job(Generic[P]):
+    """A job from its submission to its end. ``clients`` has the connection of each foreground submit, once for each."""
+
+    __slots__ = (
+        "background",
+        "clients",
+        "data",
+        "denominator",
+        "function",
+        "handle",
+        "key",
+        "numerator",
+        "priority",
+        "reducer",
+        "retries",
+        "run",
+        "state",
+        "unique",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        handle: bytes,
+        function: Function[P],
+        unique: bytes,
+        data: bytes,
+        priority: Priority,
+        background: bool,
+        reducer: bytes | None,
+    ) -> None:
+        self.handle = handle
+        self.function = function
+        self.unique = unique
+        self.data = data
+        self.priority = priority
+        self.background = background
+        self.reducer = reducer
+        self.clients: list[P] = []
+        self.worker: P | None = None
+        self.state = JobState.GONE
+        self.key: tuple[bytes, ...] | None = None
+        self.numerator = 0
+        self.denominator = 0
+        self.retries = 0
+        #: Counts its assignments, so that a time limit of an earlier one is known for that.
+        self.run = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for it, or it is to run for its own sake."""
+        return self.background or bool(self.clients)
+
+
+class Function(Generic[P]):
+    """What is known of a function: its jobs, its workers, its limits (0 for none) by priority."""
+
+    __slots__ = ("limits", "name", "queues", "running", "total", "waiting", "workers")
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.queues: tuple[deque[Job[P]], ...] = (deque(), deque(), deque())
+        #: Jobs that could be taken now, by priority; queues may hold jobs that are gone besides.
+        self.waiting = [0, 0, 0]
+        self.total = 0
+        self.running = 0
+        self.workers: dict[P, None] = {}
+        self.limits = [0, 0, 0]
+
+
+class JobTable(Generic[P]):
+    """All jobs of a server. Each operation takes a time that does not depend on how many there are."""
+
+    def __init__(self, name: bytes, max_jobs: int) -> None:
+        self.functions: dict[bytes, Function[P]] = {}
+        self.jobs: dict[bytes, Job[P]] = {}
+        self._keys: dict[tuple[bytes, ...], Job[P]] = {}
+        self._uniques: dict[bytes, dict[Job[P], None]] = {}
+        self._delayed: list[tuple[float, int, Job[P]]] = []
+        self._numbers = itertools.count(1)
+        self._order = itertools.count()
+        self._name = name
+        self._max_jobs = max_jobs
+
+    def function(self, name: bytes) -> Function[P]:
+        """Return the function of this name; one that is not known yet becomes so."""
+        found = self.functions.get(name)
+        if found is None:
+            found = self.functions[name] = Function(name)
+        return found
+
+    def by_unique(self, unique: bytes) -> Job[P] | None:
+        """Return a job of this unique, of any function."""
+        return next(iter(self._uniques.get(unique, ())), None)
+
+    # ---- coming ----------------------------------------------------------------------------------------------------
+
+    def find(self, task: bytes, unique: bytes, data: bytes) -> Job[P] | None:
+        """Return the job that one with these would join."""
+        key = _key(task, unique, data)
+        return None if key is None else self._keys.get(key)
+
+    def full(self, task: bytes, priority: Priority) -> bool:
+        """Whether a further job is more than the limits allow."""
+        if len(self.jobs) >= self._max_jobs:
+            return True
+        function = self.functions.get(task)
+        return function is not None and 0 < function.limits[priority] <= function.total
+
+    def add(
+        self,
+        task: bytes,
+        unique: bytes,
+        data: bytes,
+        priority: Priority,
+        background: bool,
+        reducer: bytes | None = None,
+        when: float | None = None,
+    ) -> Job[P]:
+        """Take a new job in; with ``when`` it cannot be taken before that moment."""
+        function = self.function(task)
+        handle = b"H:%s:%d" % (self._name, next(self._numbers))
+        job: Job[P] = Job(handle, function, unique, data, priority, background, reducer)
+        job.key = _key(task, unique, data)
+        self.jobs[handle] = job
+        if job.key is not None:
+            self._keys[job.key] = job
+        self._uniques.setdefault(unique, {})[job] = None
+        function.total += 1
+        if when is None:
+            self._queue(job)
+        else:
+            job.state = JobState.DELAYED
+            heapq.heappush(self._delayed, (when, next(self._order), job))
+        return job
+
+    def _queue(self, job: Job[P], first: bool = False) -> None:
+        job.state = JobState.QUEUED
+        job.function.waiting[job.priority] += 1
+        queue = job.function.queues[job.priority]
+        if first:
+            queue.appendleft(job)
+        else:
+            queue.append(job)
+
+    def due(self, now: float) -> list[Job[P]]:
+        """Put the delayed jobs whose time has come into their queues, and return them."""
+        jobs = []
+        while self._delayed and (self._delayed[0][0] <= now or self._delayed[0][2].state is not JobState.DELAYED):
+            job = heapq.heappop(self._delayed)[2]
+            if job.state is JobState.DELAYED:
+                self._queue(job)
+                jobs.append(job)
+        return jobs
+
+    def next_due(self) -> float | None:
+        """Return when the next delayed job is due."""
+        return self._delayed[0][0] if self._delayed else None
+
+    # ---- going -----------------------------------------------------------------------------------------------------
+
+    def runnable(self, tasks: Iterable[bytes]) -> bool:
+        """Whether there is a job of one of these functions to take."""
+        return any(any(function.waiting) for function in self._known(tasks))
+
+    def take(self, tasks: Iterable[bytes], worker: P) -> Job[P] | None:
+        """Give a worker a job: of the highest priority, and of those of the function that comes first in ``tasks``."""
+        functions = list(self._known(tasks))
+        for priority in Priority:
+            for function in functions:
+                if function.waiting[priority]:
+                    return self._take(function, priority, worker)
+        return None
+
+    def _known(self, tasks: Iterable[bytes]) -> Iterator[Function[P]]:
+        for task in tasks:
+            function = self.functions.get(task)
+            if function is not None:
+                yield function
+
+    def _take(self, function: Function[P], priority: Priority, worker: P) -> Job[P]:
+        queue = function.queues[priority]
+        job = queue.popleft()
+        while job.state is not JobState.QUEUED:
+            job = queue.popleft()
+        function.waiting[priority] -= 1
+        function.running += 1
+        job.state = JobState.RUNNING
+        job.worker = worker
+        job.run += 1
+        return job
+
+    def put_back(self, job: Job[P]) -> None:
+        """A running job has lost its worker: it is the next of its queue."""
+        job.function.running -= 1
+        job.worker = None
+        job.numerator = job.denominator = 0
+        job.retries += 1
+        self._queue(job, first=True)
+
+    def remove(self, job: Job[P]) -> None:
+        """A job is done, or given up."""
+        function = job.function
+        function.total -= 1
+        if job.state is JobState.QUEUED:
+            function.waiting[job.priority] -= 1
+            if not any(function.waiting):
+                # None that is left in them can be taken: what is gone must not gather where no worker comes.
+                for queue in function.queues:
+                    queue.clear()
+        elif job.state is JobState.RUNNING:
+            function.running -= 1
+        job.state = JobState.GONE
+        job.worker = None
+        job.data = b""
+        del self.jobs[job.handle]
+        if job.key is not None:
+            del self._keys[job.key]
+        same = self._uniques[job.unique]
+        del same[job]
+        if not same:
+            del self._uniques[job.unique]
+
+
+def _key(task: bytes, unique: bytes, data: bytes) -> tuple[bytes, ...] | None:
+    """Return what a job is found by when another one like it comes; None if it is never."""
+    if unique == b"-":
+        # gearmand's word for "by the payload".
+        return (task, unique, data) if data else None
+    return (task, unique) if unique else None

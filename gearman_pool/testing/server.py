@@ -1,0 +1,630 @@
+"""`EmbeddedServer`: a Gearman job server in pure Python on one thread, for development and tests.
+
+The thread owns the sockets and the state machine of `gearman_pool.protocol.server`. Methods of other threads post a
+call to it and wait for what it returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import Self
+
+from .. import __version__
+from ..protocol.commands import Command
+from ..protocol.server import JobServer, Peer
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["EmbeddedServer", "ServedJob", "ServerStats"]
+
+log = logging.getLogger("gearman_pool.testing.server")
+
+T = TypeVar("T")
+
+_BACKLOG = 512
+_READ_SIZE = 256 * 1024
+
+#: How much is sent to one connection in one turn, so that one with a large result does not hold up the others.
+_SEND_SIZE = 1024 * 1024
+
+#: A call to the thread gives up after this many seconds: the thread is stuck, which is a bug.
+_CALL_TIMEOUT = 30.0
+
+#: An unfinished TLS handshake is given up after this many seconds.
+_HANDSHAKE_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class ServedJob:
+    """A job at an `EmbeddedServer`, as it stood when it was asked.
+
+    Attributes:
+        handle, task, unique: Its names.
+        data: Its payload.
+        state: ``"QUEUED"``, ``"RUNNING"`` or ``"DELAYED"``.
+        priority: ``"HIGH"``, ``"NORMAL"`` or ``"LOW"``.
+        background: Whether it was submitted as a background job.
+        waiting_clients: How many foreground submits wait for its result.
+        retries: How often it went back because its worker was lost.
+    """
+
+    handle: str
+    task: str
+    unique: str
+    data: bytes = field(repr=False)
+    state: str
+    priority: str
+    background: bool
+    waiting_clients: int
+    retries: int
+
+
+@dataclass(frozen=True)
+class ServerStats:
+    """Counts of an `EmbeddedServer` since its start, and what it holds now."""
+
+    connections: int
+    workers: int
+    queued: int
+    running: int
+    delayed: int
+    accepted_connections: int
+
+
+class EmbeddedServer:
+    """A Gearman job server in this process, for development and tests: one thread, no persistence, no authentication.
+
+    It speaks the whole protocol: foreground, background and delayed jobs, three priorities, uniques, status, all kinds
+    of updates, exceptions, workers that come and go, and the administrative commands. Methods may be called from any
+    thread. After a fork the child has a copy that does not serve.
+
+    Args:
+        host: The address to listen on; loopback unless told otherwise.
+        port: The port to listen on; a free one if 0. It stays the same when the server is started again.
+        max_packet_size: The largest packet taken from a peer, in bytes; a larger one ends its connection.
+        max_connections: Further ones are closed at once.
+        max_jobs: Unfinished jobs held; further ones are refused with QUEUE_ERROR (`QueueFull`).
+        job_retries: How often a job goes to another worker when its worker is lost; for ever if None. Then it fails.
+        ssl_context: A server's TLS context; None for plain TCP.
+        clock: Gives the time in seconds since the epoch, for delayed jobs and time limits.
+
+    Raises:
+        ValueError, TypeError: an argument is not usable.
+
+    Example::
+
+        with EmbeddedServer() as server, GearmanClient([server.address]) as client:
+            client.submit_background("mail", b"...").result(timeout=5)
+            assert server.jobs[0].task == "mail"
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        max_packet_size: int = 128 * 1024 * 1024,
+        max_connections: int = 1000,
+        max_jobs: int = 1_000_000,
+        job_retries: int | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        limits = {"max_packet_size": max_packet_size, "max_connections": max_connections, "max_jobs": max_jobs}
+        for name, value in limits.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
+        self.host = host
+        self._port = port
+        self._max_packet_size = max_packet_size
+        self._max_connections = max_connections
+        self._max_jobs = max_jobs
+        self._job_retries = job_retries
+        self._ssl_context = ssl_context
+        self._clock = clock
+        # Guards starting and stopping; may be held for as long as these take, and the thread never takes it.
+        self._lock = threading.Lock()
+        self._loop: _Loop | None = None
+        _servers.add(self)
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else "stopped"
+        return f"<EmbeddedServer {self.host}:{self._port} {state}>"
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # ---- running ---------------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether it serves."""
+        loop = self._loop
+        return loop is not None and loop.thread.is_alive()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 before the first start, if none was asked for."""
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """``host:port``, as a client takes it.
+
+        Raises:
+            RuntimeError: it has no port yet.
+        """
+        if not self._port:
+            raise RuntimeError("the server has no port yet; call start(), or use it in a with statement")
+        return f"[{self.host}]:{self._port}" if ":" in self.host else f"{self.host}:{self._port}"
+
+    @property
+    def url(self) -> str:
+        """The address as a DSN, ``gearman://host:port/`` (``gearmans://`` with TLS)."""
+        return f"{'gearmans' if self._ssl_context is not None else 'gearman'}://{self.address}/"
+
+    def start(self) -> Self:
+        """Listen, and serve on a thread. Does nothing if it does. It has no jobs at first.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        with self._lock:
+            if self._loop is not None:
+                return self
+            listener = _listen(self.host, self._port)
+            self._port = listener.getsockname()[1]
+            jobs = JobServer(
+                socket.gethostname(),
+                f"2.0.0+gearman_pool.{__version__}",
+                os.getpid(),
+                max_packet_size=self._max_packet_size,
+                max_jobs=self._max_jobs,
+                max_out_bytes=max(2 * self._max_packet_size, 16 * 1024 * 1024),
+                job_retries=self._job_retries,
+            )
+            self._loop = _Loop(jobs, listener, self._ssl_context, self._max_connections, self._clock)
+            self._loop.thread.start()
+        if _is_loopback(self.host):
+            log.info("a Gearman server for development and tests listens on %s", self.address)
+        else:
+            text = "a Gearman server for development and tests listens on %s, where anybody who can reach it can use it"
+            log.warning(text, self.address)
+        return self
+
+    def stop(self) -> None:
+        """Close all connections and forget all jobs. May be called again, and by several threads."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+            if loop is not None:
+                loop.end()
+
+    # ---- faults ----------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Freeze: sockets stay open and connections are still taken by the system, but nothing is read or answered."""
+        self._call(lambda loop: loop.pause())
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._call(lambda loop: loop.resume())
+
+    def kill_connections(self) -> int:
+        """Close all connections, as a restart does, but keep the background jobs. Return how many there were."""
+        return self._call(lambda loop: loop.close_all())
+
+    def drop_next(self, command: str, count: int = 1) -> None:
+        """Do not send the next packets of this command, such as ``"JOB_CREATED"``.
+
+        Raises:
+            ValueError: there is no such command, or the server sends none like it.
+        """
+        number = Command.__members__.get(command)
+        if number is None or number is Command.TEXT:
+            raise ValueError(f"{command!r} is not the name of a Gearman command, such as 'JOB_CREATED'")
+
+        def drop(loop: _Loop) -> None:
+            loop.jobs.drops[number] += count
+
+        self._call(drop)
+
+    # ---- looking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> tuple[ServedJob, ...]:
+        """All unfinished jobs, oldest first."""
+        return self._call(lambda loop: tuple(_served(job) for job in loop.jobs.table.jobs.values()))
+
+    def stats(self) -> ServerStats:
+        """Return what it holds now."""
+        return self._call(_stats)
+
+    def wait_idle(self, timeout: float = 10.0) -> bool:
+        """Wait until there are no unfinished jobs; return False if there still are after ``timeout`` seconds."""
+        waiter: Future[None] = Future()
+        self._call(lambda loop: loop.idle_waiters.append(waiter))
+        try:
+            waiter.result(timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def _call(self, call: Callable[[_Loop], T]) -> T:
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("the server is not running; call start(), or use it in a with statement")
+        return loop.call(call)
+
+
+class _Connection:
+    """An accepted socket and what the state machine knows of it. Belongs to the loop's thread."""
+
+    __slots__ = ("deadline", "events", "peer", "sock")
+
+    def __init__(self, sock: socket.socket, peer: Peer, deadline: float | None) -> None:
+        self.sock = sock
+        self.peer = peer
+        #: Until when the TLS handshake must be done; None once it is.
+        self.deadline = deadline
+        self.events = selectors.EVENT_READ
+
+
+class _Loop:
+    """One run of the server. All but `call` and `end` belongs to its thread."""
+
+    def __init__(
+        self,
+        jobs: JobServer,
+        listener: socket.socket,
+        ssl_context: ssl.SSLContext | None,
+        max_connections: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self.jobs = jobs
+        self.thread = threading.Thread(target=self._run, name="gearman_pool-server", daemon=True)
+        self.idle_waiters: list[Future[None]] = []
+        self.accepted = 0
+        self._listener = listener
+        self._ssl_context = ssl_context
+        self._max_connections = max_connections
+        self._clock = clock
+        self._connections: dict[Peer, _Connection] = {}
+        self._calls: deque[tuple[Callable[[_Loop], Any], Future[Any]]] = deque()
+        self._reader, self._writer = socket.socketpair()
+        for end in (self._reader, self._writer):
+            end.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._paused = False
+        self._ending = False
+
+    # ---- any thread ------------------------------------------------------------------------------------------------
+
+    def call(self, call: Callable[[_Loop], T]) -> T:
+        """Have a call made on the thread, and return what it returns."""
+        if threading.current_thread() is self.thread:
+            return call(self)
+        future: Future[T] = Future()
+        self._calls.append((call, future))
+        self._wake()
+        return future.result(_CALL_TIMEOUT)
+
+    def end(self) -> None:
+        """Close everything, and wait for the thread."""
+        self._ending = True
+        self._wake()
+        if threading.current_thread() is not self.thread:
+            self.thread.join(_CALL_TIMEOUT)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.send(b"\0")
+
+    def close_after_fork(self) -> None:
+        """In the child of a fork: close what was inherited and no more, for the parent has the selector too."""
+        self._selector.close()
+        for sock in (self._listener, self._reader, self._writer, *(c.sock for c in self._connections.values())):
+            with contextlib.suppress(OSError):
+                os.close(sock.detach())
+
+    # ---- the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._reader, selectors.EVENT_READ, self._drain_waker)
+        try:
+            while not self._ending:
+                self._turn()
+        finally:
+            for connection in list(self._connections.values()):
+                self._close(connection)
+            for end in (self._listener, self._reader, self._writer):
+                end.close()
+            self._selector.close()
+            while self._calls:
+                self._calls.popleft()[1].set_exception(RuntimeError("the server was stopped"))
+            for waiter in self.idle_waiters:
+                waiter.set_result(None)
+
+    def _turn(self) -> None:
+        timeout = None
+        if not self._paused:
+            due = self.jobs.tick(self._clock())
+            timeout = None if due is None else max(0.0, due - self._clock())
+            handshakes = [c.deadline for c in self._connections.values() if c.deadline] if self._ssl_context else []
+            if handshakes:
+                left = max(0.0, min(handshakes) - time.monotonic())
+                timeout = left if timeout is None else min(timeout, left)
+        self._flush()
+        for key, events in self._selector.select(0 if self._calls else timeout):
+            # Looked up again: an earlier one of this turn may have closed it.
+            if key.fileobj in self._selector.get_map():
+                if isinstance(key.data, _Connection):
+                    self._serve(key.data, events)
+                else:
+                    key.data()
+        self._flush()
+        self._give_handshakes_up()
+        while self._calls:
+            call, future = self._calls.popleft()
+            try:
+                future.set_result(call(self))
+            except Exception as error:
+                future.set_exception(error)
+        if self.idle_waiters and not self.jobs.table.jobs:
+            waiters, self.idle_waiters = self.idle_waiters, []
+            for waiter in waiters:
+                waiter.set_result(None)
+
+    def _drain_waker(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(4096)
+
+    def _accept(self) -> None:
+        for _ in range(_BACKLOG):
+            try:
+                sock, address = self._listener.accept()
+            except OSError:
+                return
+            if len(self._connections) >= self._max_connections:
+                sock.close()
+                continue
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            deadline = None
+            if self._ssl_context is not None:
+                sock = self._ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                deadline = time.monotonic() + _HANDSHAKE_TIMEOUT
+            self.accepted += 1
+            peer = self.jobs.connect(sock.fileno(), str(address[0]))
+            connection = self._connections[peer] = _Connection(sock, peer, deadline)
+            self._selector.register(sock, selectors.EVENT_READ, connection)
+
+    def _serve(self, connection: _Connection, events: int) -> None:
+        if connection.deadline is not None and not self._handshake(connection):
+            return
+        if events & selectors.EVENT_READ:
+            self._read(connection)
+        if events & selectors.EVENT_WRITE and connection.peer in self._connections:
+            self._send(connection)
+
+    def _handshake(self, connection: _Connection) -> bool:
+        import ssl
+
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        try:
+            connection.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._watch(connection, selectors.EVENT_READ)
+        except ssl.SSLWantWriteError:
+            self._watch(connection, selectors.EVENT_WRITE)
+        except OSError as error:
+            log.info("a TLS handshake with %s failed: %s", connection.peer.host, error)
+            self._close(connection)
+        else:
+            connection.deadline = None
+            self._watch(connection, selectors.EVENT_READ)
+            return True
+        return False
+
+    def _give_handshakes_up(self) -> None:
+        if self._ssl_context is not None:
+            now = time.monotonic()
+            late = [c for c in self._connections.values() if c.deadline is not None and c.deadline <= now]
+            for connection in late:
+                self._close(connection)
+
+    def _read(self, connection: _Connection) -> None:
+        while True:
+            try:
+                data = connection.sock.recv(_READ_SIZE)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if not _wants_more(error):
+                    self._close(connection)
+                return
+            if not data:
+                self._close(connection)
+                return
+            self.jobs.receive(connection.peer, data, self._clock())
+            # TLS may hold decrypted bytes that the selector knows nothing of.
+            if self._ssl_context is None or connection.peer.closing is not None:
+                return
+
+    def _flush(self) -> None:
+        if self._paused:
+            return
+        while self.jobs.touched:
+            connection = self._connections.get(self.jobs.touched.pop())
+            if connection is not None and connection.deadline is None:
+                self._send(connection)
+
+    def _send(self, connection: _Connection) -> None:
+        peer = connection.peer
+        sent_now = 0
+        while peer.out and sent_now < _SEND_SIZE:
+            data = peer.out[0] if len(peer.out) == 1 or len(peer.out[0]) > _READ_SIZE else b"".join(_some(peer.out))
+            try:
+                sent = connection.sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                if _wants_more(error):
+                    break
+                self._close(connection)
+                return
+            _take_off(peer, sent)
+            sent_now += sent
+        if peer.closing is not None and not peer.out:
+            log.info("closing the connection of %s: %s", peer.host, peer.closing)
+            self._close(connection)
+            return
+        self._watch(connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.out else 0))
+
+    def _watch(self, connection: _Connection, events: int) -> None:
+        if connection.events != events:
+            connection.events = events
+            if not self._paused:
+                self._selector.modify(connection.sock, events, connection)
+
+    def _close(self, connection: _Connection) -> None:
+        if self._connections.pop(connection.peer, None) is None:
+            return
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(connection.sock)
+        connection.sock.close()
+        self.jobs.disconnect(connection.peer, self._clock())
+
+    # ---- faults ----------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            for sock in (self._listener, *(connection.sock for connection in self._connections.values())):
+                self._selector.unregister(sock)
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+            for connection in self._connections.values():
+                self._selector.register(connection.sock, connection.events, connection)
+
+    def close_all(self) -> int:
+        connections = list(self._connections.values())
+        for connection in connections:
+            self._close(connection)
+        return len(connections)
+
+
+def _some(buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Return the first few buffers, small ones in one write."""
+    size = 0
+    for index, buffer in enumerate(buffers):
+        size += len(buffer)
+        if size > _READ_SIZE:
+            return buffers[: max(1, index)]
+    return buffers
+
+
+def _take_off(peer: Peer, sent: int) -> None:
+    peer.out_size -= sent
+    count = 0
+    while sent:
+        first = peer.out[count]
+        if sent < len(first):
+            peer.out[count] = memoryview(first)[sent:]
+            break
+        sent -= len(first)
+        count += 1
+    del peer.out[:count]
+
+
+def _wants_more(error: OSError) -> bool:
+    import ssl
+
+    return isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _served(job: Any) -> ServedJob:
+    return ServedJob(
+        handle=_text(job.handle),
+        task=_text(job.function.name),
+        unique=_text(job.unique),
+        data=job.data,
+        state=job.state.value,
+        priority=job.priority.name,
+        background=job.background,
+        waiting_clients=len(job.clients),
+        retries=job.retries,
+    )
+
+
+def _stats(loop: _Loop) -> ServerStats:
+    states = [job.state.value for job in loop.jobs.table.jobs.values()]
+    return ServerStats(
+        connections=len(loop.jobs.peers),
+        workers=sum(bool(peer.abilities) for peer in loop.jobs.peers.values()),
+        queued=states.count("QUEUED"),
+        running=states.count("RUNNING"),
+        delayed=states.count("DELAYED"),
+        accepted_connections=loop.accepted,
+    )
+
+
+_servers: weakref.WeakSet[EmbeddedServer] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for server in list(_servers):
+        loop, server._loop = server._loop, None
+        server._lock = threading.Lock()
+        if loop is not None:
+            loop.close_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
