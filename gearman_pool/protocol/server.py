@@ -301,6 +301,9 @@ class JobServer:
             limit = max(milliseconds, _MIN_TIMEOUT) / 1000 if milliseconds > 0 else None
         peer.abilities[task] = limit
         self.table.function(task).workers[peer] = None
+        if peer.sleeping and self.table.runnable((task,)):
+            peer.sleeping = False
+            self.send(peer, _NOOP, Command.NOOP)
 
     def _cant_do(self, peer: Peer, arguments: list[bytes], command: int) -> None:
         self._forget(peer, arguments[0])

@@ -1,0 +1,287 @@
+"""`EmbeddedServer` on real sockets. What it owes clients and workers is in tests/conformance, which runs on it too."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from gearman_pool import GearmanClient, GearmanWorker
+from gearman_pool.errors import ConnectionLost, QueueFull, ServerUnavailable
+from gearman_pool.testing import EmbeddedServer, ServedJob
+from tests.support.raw import Closed, RawConnection
+from tests.support.running import running
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def server():
+    with EmbeddedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    client = GearmanClient([server.address], reconnect_backoff=(0.02, 0.1))
+    yield client
+    client.close(0)
+
+
+def raw(server: EmbeddedServer) -> RawConnection:
+    return RawConnection((server.host, server.port))
+
+
+def test_it_listens_on_a_free_loopback_port_and_keeps_it(server, client):
+    assert server.host == "127.0.0.1"
+    port = server.port
+    assert server.address == f"127.0.0.1:{port}"
+    assert server.url == f"gearman://127.0.0.1:{port}/"
+    client.submit_background("task").result(10)
+    server.stop()
+    assert not server.running
+    server.start()
+    assert server.port == port
+    assert server.jobs == ()
+    with GearmanClient(server.url) as other:
+        assert other.submit_background("task").result(10)
+
+
+def test_it_can_be_stopped_twice_and_started_twice():
+    server = EmbeddedServer()
+    assert server.start() is server.start()
+    server.stop()
+    server.stop()
+    assert "stopped" in repr(server)
+
+
+def test_before_it_runs_it_says_what_to_do():
+    server = EmbeddedServer()
+    with pytest.raises(RuntimeError, match="start"):
+        _ = server.address
+    with pytest.raises(RuntimeError, match="start"):
+        _ = server.jobs
+
+
+def test_port_that_is_taken_is_an_os_error(server):
+    with pytest.raises(OSError, match=r"[Aa]ddress"):
+        EmbeddedServer(port=server.port).start()
+
+
+@pytest.mark.parametrize("name", ["max_packet_size", "max_connections", "max_jobs"])
+def test_limits_must_be_whole_numbers_above_0(name):
+    with pytest.raises(ValueError, match=name):
+        EmbeddedServer(**{name: 0})
+
+
+def test_it_says_that_it_is_for_development_and_warns_where_others_can_reach_it(caplog):
+    with caplog.at_level(logging.INFO, "gearman_pool.testing.server"):
+        with EmbeddedServer():
+            assert "development and tests" in caplog.text
+            assert caplog.records[-1].levelno == logging.INFO
+        with EmbeddedServer("0.0.0.0"):
+            assert caplog.records[-1].levelno == logging.WARNING
+
+
+def test_jobs_stats_and_idleness_can_be_looked_at(server, client):
+    worker = GearmanWorker([server.address])
+    started, go_on = threading.Event(), threading.Event()
+
+    @worker.task("slow")
+    def slow(job):
+        started.set()
+        assert go_on.wait(10)
+
+    with running(worker):
+        assert server.wait_idle(0)
+        future = client.submit("slow", b"payload", unique="u", priority="HIGH")
+        client.submit_background("later", at=time.time() + 100).result(10)
+        assert started.wait(10)
+        handle = future.job.handle
+        assert server.jobs[0] == ServedJob(handle, "slow", "u", b"payload", "RUNNING", "HIGH", False, 1, 0)
+        assert "payload" not in repr(server.jobs[0])
+        stats = server.stats()
+        assert (stats.running, stats.delayed, stats.queued, stats.workers, stats.connections) == (1, 1, 0, 1, 2)
+        assert not server.wait_idle(0.05)
+        go_on.set()
+        future.result(10)
+        wait_until(lambda: [job.state for job in server.jobs] == ["DELAYED"])
+
+
+def test_wait_idle_ends_when_the_last_job_is_done(server, client):
+    worker = GearmanWorker([server.address])
+    worker.register_task("task", lambda job: b"")
+    for _ in range(50):
+        client.submit_background("task").result(10)
+    with running(worker):
+        assert server.wait_idle(10)
+    assert server.jobs == ()
+
+
+def test_delayed_jobs_follow_the_clock_that_it_is_given():
+    now = 1_000_000.0
+    with EmbeddedServer(clock=lambda: now) as server, GearmanClient([server.address]) as client:
+        worker = GearmanWorker([server.address], poll_interval=60)
+        ran = threading.Event()
+        worker.register_task("task", lambda job: ran.set())
+        with running(worker):
+            client.submit_background("task", at=now + 3600).result(10)
+            assert [job.state for job in server.jobs] == ["DELAYED"]
+            now += 3601
+            # Any packet makes it look at the clock.
+            client.ping()
+            assert ran.wait(10)
+
+
+def test_paused_server_takes_connections_and_answers_nothing_until_it_goes_on(server, client):
+    assert client.ping()
+    server.pause()
+    server.pause()
+    connection = raw(server)
+    connection.send(16, b"hello")
+    connection.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        connection.sock.recv(1)
+    future = client.submit_background("task")
+    assert not future.done()
+    server.resume()
+    assert future.result(10)
+    connection.sock.settimeout(10)
+    assert connection.receive().body == b"hello"
+    connection.close()
+
+
+def test_killed_connections_end_and_background_jobs_stay(server, client):
+    client.submit_background("background").result(10)
+    future = client.submit("foreground")
+    wait_until(lambda: future.job.handle)
+    assert server.kill_connections() == 1
+    with pytest.raises(ConnectionLost):
+        future.result(10)
+    assert [job.task for job in server.jobs] == ["background"]
+    assert client.submit_background("again").result(10)
+
+
+def test_dropped_reply_is_found_by_the_client(server):
+    with GearmanClient(
+        [server.address], health_check_interval=0.1, health_check_timeout=0.3, reconnect_backoff=(0.02, 0.1)
+    ) as client:
+        client.ping()
+        server.drop_next("JOB_CREATED")
+        # The next answer does not fit, so the connection is given up and the job's fate is told.
+        with pytest.raises(ConnectionLost) as caught:
+            client.submit_background("task").result(10)
+        assert caught.value.maybe_sent
+        assert client.submit_background("task").result(10)
+
+
+@pytest.mark.parametrize("name", ["NOTHING", "TEXT", "", 8])
+def test_only_commands_can_be_dropped(server, name):
+    with pytest.raises(ValueError, match="JOB_CREATED"):
+        server.drop_next(name)
+
+
+def test_number_of_jobs_is_bounded():
+    with EmbeddedServer(max_jobs=2) as server, GearmanClient([server.address]) as client:
+        for _ in range(2):
+            client.submit_background("task").result(10)
+        with pytest.raises(QueueFull):
+            client.submit_background("task").result(10)
+
+
+def test_number_of_connections_is_bounded():
+    with EmbeddedServer(max_connections=2) as server:
+        connections = [raw(server) for _ in range(2)]
+        for connection in connections:
+            assert connection.request(16, b"x").body == b"x"
+        third = raw(server)
+        with pytest.raises((Closed, OSError)):
+            third.request(16, b"x")
+        third.close()
+        connections.pop().close()
+        wait_until(lambda: server.stats().connections == 1)
+        with raw(server) as fourth:
+            assert fourth.request(16, b"x").body == b"x"
+        connections.pop().close()
+
+
+def test_packet_beyond_the_limit_ends_its_connection():
+    with EmbeddedServer(max_packet_size=1000) as server, raw(server) as connection:
+        connection.send(16, b"x" * 1001)
+        with pytest.raises((Closed, OSError)):
+            connection.receive()
+
+
+def test_reader_that_never_reads_is_given_up_and_others_are_served():
+    with EmbeddedServer(max_packet_size=100_000) as server, raw(server) as bad, raw(server) as good:
+        bad.sock.settimeout(0.5)
+        packet = b"\0REQ" + (16).to_bytes(4, "big") + (90_000).to_bytes(4, "big") + b"x" * 90_000
+        with pytest.raises(OSError):  # noqa: PT012 - which of the many writes fails is not known
+            while True:
+                bad.sock.sendall(packet)
+        wait_until(lambda: server.stats().connections == 1)
+        assert good.request(16, b"x").body == b"x"
+
+
+def test_large_payloads_go_there_and_back(server, client):
+    worker = GearmanWorker([server.address])
+    worker.register_task("echo", lambda job: job.data)
+    payload = os.urandom(1024) * (20 * 1024)
+    with running(worker):
+        assert client.submit("echo", payload).result(50) == payload
+
+
+def test_it_speaks_tls():
+    trustme = pytest.importorskip("trustme")
+    import ssl
+
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    with EmbeddedServer(ssl_context=server_context) as server:
+        assert server.url.startswith("gearmans://")
+        worker = GearmanWorker([server.address], ssl_context=client_context)
+        worker.register_task("echo", lambda job: job.data)
+        # Somebody who says nothing, and somebody who says something else, hold up nobody.
+        silent = socket.create_connection((server.host, server.port))
+        plain = socket.create_connection((server.host, server.port))
+        plain.sendall(b"\0REQ" + bytes(8))
+        with running(worker), GearmanClient([server.address], ssl_context=client_context) as client:
+            payload = os.urandom(300_000)
+            assert client.submit("echo", payload).result(20) == payload
+            futures = [client.submit("echo", b"%d" % number) for number in range(200)]
+            assert [future.result(20) for future in futures] == [b"%d" % number for number in range(200)]
+        silent.close()
+        plain.close()
+        with GearmanClient([server.address], submit_timeout=0.5) as wrong, pytest.raises(ServerUnavailable):
+            wrong.submit("echo").result(10)
+
+
+def test_child_of_a_fork_does_not_serve_and_does_not_disturb(server, client):
+    client.ping()
+    pid = os.fork()
+    if pid == 0:
+        # The parent's listener must not live on in the child.
+        os._exit(1 if server.running else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert client.submit_background("task").result(10)
+
+
+def test_interpreter_ends_while_it_runs():
+    program = (
+        "from gearman_pool import GearmanClient\n"
+        "from gearman_pool.testing import EmbeddedServer\n"
+        "server = EmbeddedServer().start()\n"
+        "client = GearmanClient([server.address])\n"
+        "print(client.submit_background('task').result(10).handle)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.startswith("H:")
+    assert done.stderr == ""
