@@ -443,7 +443,14 @@ class WorkerEngine:
             if task not in session.abilities:
                 limit = 0 if ability.timeout is None or not reliable else _milliseconds(ability.timeout)
                 connection.submit(session.can_do(task, limit))
+        self._expect_jobs(connection)
         self._publish()
+
+    def _expect_jobs(self, connection: Connection) -> None:
+        """Ask this server: it wakes nobody for jobs that have waited for a task since before it was told of it."""
+        state = self._states.get(connection)
+        if state is not None:
+            state.believed = True
 
     def _publish(self) -> None:
         """Say which servers are awake, and whether the worker is ready."""
@@ -636,6 +643,7 @@ class WorkerEngine:
                 continue
             if ability.timeout is None:
                 connection.submit(session.can_do(task))
+                self._expect_jobs(connection)
             elif connection in self._states:
                 self._greet(connection)
         self._publish()

@@ -144,11 +144,19 @@ def test_hundred_thousand_background_jobs_leave_nothing_behind(server, c_worker)
     assert grown < 2 * MiB
 
 
-def processor_time(seconds):
-    """The processor time that this process takes while its main thread does nothing for so long."""
+def rest(seconds):
+    """Do nothing for so long, and return the part of a processor that this process took meanwhile."""
     started, before = time.monotonic(), time.process_time()
     wait_until(lambda: time.monotonic() - started >= seconds, timeout=seconds + 10, interval=seconds, message="rest")
     return (time.process_time() - before) / (time.monotonic() - started)
+
+
+def processor_time():
+    """The part of a processor that waiting takes: the least of three rests, for what spins does so in all of them.
+
+    What earlier tests left for the garbage collector may fall into one.
+    """
+    return min(rest(0.7) for _ in range(3))
 
 
 @pytest.mark.parametrize("doing", ["nothing", "waiting for a result", "waiting for its server"])
@@ -163,7 +171,7 @@ def test_client_that_waits_takes_no_processor_time(server, client, raw_worker, d
         raw_worker.close()
         server.kill()
         client.submit("raw")
-    used = processor_time(1.5)
+    used = processor_time()
     print(f"measured: {used:.2%} of a processor while {doing}")
     assert used < 0.05
 
@@ -171,7 +179,7 @@ def test_client_that_waits_takes_no_processor_time(server, client, raw_worker, d
 def test_admin_client_that_waits_takes_no_processor_time(server):
     with GearmanAdminClient([server.address]) as admin:
         admin.ping_server()
-        assert processor_time(1.0) < 0.05
+        assert processor_time() < 0.05
 
 
 @pytest.mark.slow
@@ -181,7 +189,7 @@ def test_first_job_after_a_long_rest_is_as_fast_as_any(server, c_worker):
         client.submit("echo", b"warm").result(10)
         wakeups = client.stats().wakeups
         for _ in range(2):
-            processor_time(3.5)
+            rest(3.5)
             started = time.monotonic()
             assert client.submit("echo", b"after the rest").result(10) == b"after the rest"
             took = time.monotonic() - started
