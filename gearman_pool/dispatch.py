@@ -284,12 +284,10 @@ class Dispatcher:
             self.io.call_later(timeout, self.io.stop)
 
     def _nothing_in_flight(self) -> bool:
-        return not self.pool.in_flight()
+        return not self.pool.busy()
 
     def _nothing_unaccepted(self) -> bool:
-        if self.pool.waiting:
-            return False
-        return all(not connection.queue and not connection.session.order for connection in self.pool.connections)
+        return not self.pool.busy(accepted=False)
 
     # ---- events of the sessions ------------------------------------------------------------------------------------
 
@@ -741,7 +739,9 @@ def _describe(error: GearmanError, future: JobFuture) -> None:
 def _copy(error: GearmanError) -> GearmanError:
     import copy
 
-    return copy.copy(error)
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    return copied
 
 
 def _connection_lost(connection: Connection, request: Any, error: GearmanError) -> ConnectionLost:

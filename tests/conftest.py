@@ -15,6 +15,7 @@ import pytest
 
 from .support.gearmand import Gearmand, gearmand_program
 from .support.processes import REQUIRE_REAL
+from .support.stunnel import Stunnel, stunnel_program
 from .support.workers import (
     CWorker,
     GearmanToolWorker,
@@ -202,6 +203,13 @@ def tool_workers() -> Iterator[Callable[..., GearmanToolWorker]]:
     """A factory: ``tool_workers(server, "function", "command", "argument", ...)``, libgearman's ``gearman -w``."""
     _require(tool_program(), "the gearman tool", "gearman-tools")
     yield from _factory(GearmanToolWorker)
+
+
+@pytest.fixture
+def stunnels() -> Iterator[Callable[..., Stunnel]]:
+    """A factory of TLS ports in front of servers: ``stunnels(address, certificate, client_ca=None, version=None)``."""
+    _require(stunnel_program(), "stunnel", "stunnel4")
+    yield from _factory(Stunnel)
 
 
 def _factory(kind: Callable[..., Any]) -> Iterator[Callable[..., Any]]:

@@ -21,17 +21,19 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import sys
 import threading
 from collections import deque
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ..errors import ConnectionLost, GearmanError, ProtocolError
+from ..errors import ConnectionLost, GearmanError, ProtocolError, TLSError
 from ..protocol.packets import packet_size
 from ..protocol.session import Entry, Event, ReplySession
 from . import syscalls
 from .io_thread import Timer
+from .tls import looks_like_tls, tls_error
 
 if TYPE_CHECKING:
     from .pool import Pool, Server
@@ -103,7 +105,7 @@ class Connection:
         self._io = pool.io
         self._sock = sock
         self._direct = sock.__class__ is socket.socket
-        self._send = syscalls.send if self._direct else syscalls.send_plain
+        self._send = syscalls.send if self._direct else syscalls.send_tls
         self._receive = pool.io.receive if self._direct else syscalls.receive_plain
         # Buffers that a system call did not take, oldest first.
         self._rest: list[bytes | memoryview] = []
@@ -248,7 +250,7 @@ class Connection:
         finally:
             self.lock.release()
         if error is not None:
-            self.lose(self._lost(f"sending failed: {error}", error))
+            self._lose_by("sending failed", error)
             return
         if bool(self._rest) != self._write_watched:
             self._write_watched = not self._write_watched
@@ -266,14 +268,17 @@ class Connection:
             try:
                 data = self._receive(self._sock)
             except OSError as error:
-                self.lose(self._lost(f"reading failed: {error}", error))
+                self._lose_by("reading failed", error)
                 return
             if data is None:
                 return
             if not data:
-                self.lose(self._lost("the server closed the connection"))
+                self._lose_by("the server closed the connection", None)
                 return
             self.last_heard = self._io.now
+            if not self.up_since and self._direct and looks_like_tls(data):
+                self._lose_for_tls()
+                return
             try:
                 events: list[Event] = self.session.receive(data)
             except ProtocolError as error:
@@ -290,11 +295,41 @@ class Connection:
         # There may be more: TLS holds decrypted bytes that the selector knows nothing of.
         self._io.post(self._read_on)
 
+    def _lose_by(self, what: str, error: OSError | None) -> None:
+        """The socket is broken, or at its end."""
+        alert = None if self._direct or self.up_since else self._alert(error)
+        if alert is not None:
+            self.lose(tls_error(self.server.address, alert))
+            return
+        text = what if error is None else f"{what}: {error}"
+        if not self.up_since:
+            text += " before its first answer"
+            if self._direct:
+                text += "; if it wants TLS, give ssl_context or write gearmans://"
+        self.lose(self._lost(text, error))
+
+    def _alert(self, error: OSError | None) -> ssl.SSLError | None:
+        """Return what TLS says of the end of a connection: an alert may be there to be read after sending failed.
+
+        In TLS 1.3 a server refuses a client's certificate only when the client takes the handshake for finished.
+        """
+        if not _is_alert(error):
+            try:
+                self._receive(self._sock)
+            except OSError as found:
+                error = found
+        return error if isinstance(error, ssl.SSLError) and _is_alert(error) else None
+
     def _lose_for(self, error: ProtocolError) -> None:
         address = str(self.server.address)
         named = type(error)(f"{address}: {error}", server=address)
         named.__cause__ = error
         self.lose(named)
+
+    def _lose_for_tls(self) -> None:
+        address = str(self.server.address)
+        text = f"{address}: the server speaks TLS on this port, and the client does not: give ssl_context or write gearmans://"
+        self.lose(TLSError(text, server=address))
 
     def _read_on(self) -> None:
         if not self.closed:
@@ -403,6 +438,10 @@ class Connection:
         error = ConnectionLost(f"{self.server.address}: {why}", server=str(self.server.address), retryable=True)
         error.__cause__ = cause
         return error
+
+
+def _is_alert(error: OSError | None) -> bool:
+    return isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
 
 
 _DRAINING = frozenset((Connection._drain.__code__, Connection._flush.__code__))

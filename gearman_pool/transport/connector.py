@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import ConnectionError, ConnectTimeout, GearmanError, TLSError  # noqa: A004
+from ..errors import ConnectionError, ConnectTimeout, GearmanError  # noqa: A004
 from ..options import ServerAddress
 from .io_thread import Timer
+from .tls import tls_error
 
 __all__ = ["Attempt", "connect"]
 
@@ -84,10 +85,10 @@ def connect(address: ServerAddress, timeout: float) -> socket.socket:
             break
         try:
             return _connect_one(address, family, kind, protocol, target, remaining)
-        except TimeoutError:
-            failure = _timeout(address, timeout)
         except GearmanError as error:
             failure = error
+        except TimeoutError:
+            failure = _timeout(address, timeout)
     raise failure or _timeout(address, timeout)
 
 
@@ -131,17 +132,11 @@ def _wrap(address: ServerAddress, sock: socket.socket) -> socket.socket:
     assert context is not None
     try:
         return context.wrap_socket(sock, server_hostname=address.server_hostname or address.host)
-    except ssl.SSLCertVerificationError as error:
-        raise _error(
-            TLSError, address, f"the server's certificate was refused: {error.verify_message}", error
-        ) from None
-    except ssl.SSLError as error:
-        reason = error.reason or str(error)
-        hint = " (does the server speak TLS on this port?)" if reason == "WRONG_VERSION_NUMBER" else ""
-        raise _error(TLSError, address, f"the TLS handshake failed: {reason}{hint}", error) from None
-    except (ConnectionResetError, BrokenPipeError, EOFError) as error:
-        text = "the server closed the connection during the TLS handshake (does it speak TLS on this port?)"
-        raise _error(TLSError, address, text, error) from None
+    except TimeoutError as error:
+        text = "connected, but the TLS handshake was not finished within connect_timeout"
+        raise _error(ConnectTimeout, address, text, error) from None
+    except (ssl.SSLError, ConnectionResetError, BrokenPipeError, EOFError) as error:
+        raise tls_error(address, error) from None
 
 
 def _timeout(address: ServerAddress, timeout: float) -> ConnectTimeout:

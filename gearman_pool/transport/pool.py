@@ -236,6 +236,22 @@ class Pool:
             count += connection.pending
         return count
 
+    def busy(self, accepted: bool = True) -> bool:
+        """Whether anything is in flight but greetings and health checks; without ``accepted``, accepted jobs are not.
+
+        Runs on the I/O thread. A server that never answers a health check must not hold up whoever closes the client.
+        """
+        if self._waiting:
+            return True
+        for connection in self.connections:
+            if accepted and connection.handles:
+                return True
+            # Copies, because callers append.
+            for _, _, token in (*connection.queue, *connection.order):
+                if token is not None and not isinstance(token, _Probe):
+                    return True
+        return False
+
     @property
     def waiting(self) -> int:
         """How many requests wait for a server."""
@@ -303,6 +319,7 @@ class Pool:
         details = "; ".join(f"{address}: {text}" for address, text in errors.items())
         error = ServerUnavailable(f"{why} within submit_timeout ({self.options.submit_timeout:g} s): {details}")
         error.servers = errors
+        error.__cause__ = next((server.last_error for server in self.servers if server.last_error is not None), None)
         return error
 
     # ---- the I/O thread: the turn ----------------------------------------------------------------------------------

@@ -19,13 +19,16 @@ import ssl
 import sys
 from collections.abc import Callable
 
-__all__ = ["KEEPS_GIL", "receive_plain", "receiver", "send", "send_plain"]
+__all__ = ["KEEPS_GIL", "receive_plain", "receiver", "send", "send_plain", "send_tls"]
 
 #: Larger buffers go through the plain calls: copying 64 KiB takes about as long as handing over the GIL.
 KEEP_LIMIT = 64 * 1024
 
 #: One read of the plain call; larger than a socket's default receive buffer, so that one call empties it.
 _READ_SIZE = 256 * 1024
+
+#: The most that one record of TLS can hold.
+_RECORD_SIZE = 16 * 1024
 
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -40,6 +43,18 @@ def send_plain(sock: socket.socket, data: bytes | memoryview) -> int:
         return sock.send(data)
     except _WOULD_BLOCK:
         return 0
+
+
+def send_tls(sock: socket.socket, data: bytes | memoryview) -> int:
+    """Send at most one record of TLS and return how many bytes of ``data`` it held; 0 if it must be tried again.
+
+    A longer send that would block half-way tells of none of its records, though the server has some of them; jobs in
+    these would then be taken for unsent, and run twice.
+
+    Raises:
+        OSError: the connection is broken.
+    """
+    return send_plain(sock, memoryview(data)[:_RECORD_SIZE])
 
 
 def receive_plain(sock: socket.socket) -> bytes | None:
