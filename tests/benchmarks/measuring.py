@@ -13,7 +13,7 @@ from statistics import median
 
 from .rows import Case, Effort, Row
 from .run_one import NOT_INSTALLED
-from .servers import ROOT, Missing, Programs, start_servers
+from .servers import ROOT, Missing, Programs, queue_jobs, start_servers
 
 __all__ = ["Measured", "Outcome", "measure", "quiet"]
 
@@ -134,6 +134,8 @@ class _Runner:
         try:
             with ExitStack() as stack:
                 ports = start_servers(stack, self._programs, case.server, case.servers, case.lag_for(self._effort))
+                if case.work == "drain":
+                    queue_jobs(ports[0], int(case.settings(self._effort)["count"]))
                 outcome.runs.append(self._numbers(self._command(case, ports), case))
         except Missing as error:
             outcome.missing = str(error)
@@ -142,6 +144,8 @@ class _Runner:
 
     def _command(self, case: Case, ports: list[int]) -> list[str]:
         settings = case.settings(self._effort)
+        if case.driver == "libgearman" and case.work == "drain":
+            return [str(self._programs.get("drain_jobs", "gearman")), str(ports[0]), str(settings["count"])]
         if case.driver == "libgearman":
             program = str(self._programs.get("run_tasks", "gearman"))
             return [program, *map(str, ports), str(settings["seconds"]), str(case.window)]

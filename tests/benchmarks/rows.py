@@ -36,6 +36,7 @@ class Case:
     window: int = 1000
     count: int = 0
     size: int = 0
+    prefetch: int = 0
 
     def settings(self, effort: Effort) -> dict[str, float]:
         """What `tests.benchmarks.run_one` is told."""
@@ -43,6 +44,8 @@ class Case:
         settings = {"seconds": seconds, "threads": self.threads, "neighbours": self.neighbours, "window": self.window}
         if self.count:
             settings["count"] = effort.count(self.count)
+        if self.prefetch:
+            settings["prefetch"] = self.prefetch
         if self.size:
             settings["size"] = max(64 * 1024, round(self.size * effort.scale))
         return settings
@@ -94,6 +97,9 @@ def _rows() -> tuple[Row, ...]:
     alone = Case("ours", "alone")
     alone_busy = replace(alone, neighbours=1)
     background = Case("ours", "background", server="gearmand", count=100_000)
+    drain = Case("ours", "drain", server="gearmand", count=20_000)
+    prefetching = replace(drain, prefetch=16)
+    by_c = replace(drain, driver="libgearman")
     megabyte = Case("ours", "payload", size=2**20)
     large = replace(megabyte, size=2**26)
 
@@ -129,6 +135,8 @@ def _rows() -> tuple[Row, ...]:
             "KB",
             at_most=2.0,
         ),
+        Row("P7", "worker drains 20,000 jobs, gearmand", drain, by_c, "libgearman worker", "rate", "jobs/s", 0.9),
+        Row("P7b", "the same with prefetch=16", prefetching, by_c, "libgearman worker", "rate", "jobs/s", 4.0),
         Row(
             "P8",
             "idle, 3 servers: wake-ups",

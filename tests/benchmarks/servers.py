@@ -12,8 +12,10 @@ from pathlib import Path
 from typing_extensions import Self
 
 from ..support.gearmand import Gearmand, gearmand_program
+from ..support.raw import SUBMIT_JOB_BG, RawConnection
+from .works import HOST, PAYLOAD, TASK
 
-__all__ = ["ROOT", "InstantServer", "Missing", "Programs", "start_servers"]
+__all__ = ["ROOT", "InstantServer", "Missing", "Programs", "queue_jobs", "start_servers"]
 
 #: Where ``python -m tests.benchmarks...`` works.
 ROOT = Path(__file__).parents[2]
@@ -118,3 +120,14 @@ def start_servers(stack: ExitStack, programs: Programs, kind: str, count: int, l
             raise Missing("gearmand is not installed")
         return [stack.enter_context(Gearmand()).port for _ in range(count)]
     return [stack.enter_context(InstantServer(programs, lag)).port for _ in range(count)]
+
+
+def queue_jobs(port: int, count: int) -> None:
+    """Leave so many background jobs with a server."""
+    with RawConnection((HOST, port)) as connection:
+        for first in range(0, count, 1000):
+            numbers = range(first, min(first + 1000, count))
+            for number in numbers:
+                connection.send(SUBMIT_JOB_BG, TASK.encode(), b"%d" % number, PAYLOAD)
+            for _ in numbers:
+                connection.receive()

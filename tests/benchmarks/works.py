@@ -34,6 +34,7 @@ class Load:
     window: int = 1000
     threads: int = 1
     neighbours: int = 0
+    prefetch: int = 0
 
     @property
     def port(self) -> int:

@@ -1,4 +1,4 @@
-"""gearman_pool's client, by its public names alone."""
+"""gearman_pool's client and worker, by their public names alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-from gearman_pool import GearmanClient
+from gearman_pool import GearmanClient, GearmanWorker
 
 from ...support.waiting import wait_until
 from ..works import HOST, PAYLOAD, TASK, Load, Numbers, Work, alone, check, rate, shared
@@ -195,11 +195,34 @@ def _growth(load: Load) -> Numbers:
     return {"cost": cost * 1e6, "jobs": jobs}
 
 
+def _drain(load: Load) -> Numbers:
+    """Do the jobs that are queued; the rate from the first one's start to the last one's."""
+    worker = GearmanWorker([load.address], prefetch=load.prefetch)
+    done = 0
+    start = end = 0.0
+
+    @worker.task(TASK)
+    def echo(job: Any) -> bytes:
+        nonlocal done, start, end
+        end = perf_counter()
+        done += 1
+        if done == 1:
+            start = end
+        elif done == load.count:
+            worker.stop()
+        data: bytes = job.data
+        return data
+
+    worker.work()
+    return rate(done - 1, end - start)
+
+
 WORKS: dict[str, Work] = {
     "alone": _alone,
     "background": _background,
     "bulk": _bulk,
     "copies": _copies,
+    "drain": _drain,
     "growth": _growth,
     "idle": _idle,
     "memory": _memory,
