@@ -532,11 +532,15 @@ class WorkerEngine:
 
     def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
         """See `Handler.on_events`."""
+        nothing = False
         for kind, token, value in events:
             if kind == ASSIGNED:
+                nothing = False
                 self._assigned(connection, token, value)
             elif kind == NOTHING:
-                self._nothing(connection, token)
+                nothing = True
+                self._asking -= 1
+                self._take_back(token)
             elif kind == WOKEN:
                 self._woken(connection)
             elif kind == REPLY:
@@ -549,6 +553,9 @@ class WorkerEngine:
                 self.count("refused")
                 text = "%s refused a packet for a job that is not this worker's any more: %s"
                 self.announcer.log(logging.INFO, text, connection.server.address, value)
+        # The answer to the last question decides, and once: the server answers each PRE_SLEEP too many with a NOOP.
+        if nothing and not _is_asked(connection):
+            self._sleep(connection)
 
     def _assigned(self, connection: Connection, slot: Slot, value: tuple[bytes, ...]) -> None:
         self._asking -= 1
@@ -573,11 +580,7 @@ class WorkerEngine:
         self.held[assignment] = None
         self.jobs.put(assignment)
 
-    def _nothing(self, connection: Connection, slot: Slot) -> None:
-        self._asking -= 1
-        self._take_back(slot)
-        if _is_asked(connection):
-            return  # the answer to the last question decides
+    def _sleep(self, connection: Connection) -> None:
         state = self._states.get(connection)
         if state is not None:
             state.fruitless = state.fruitless + 1 if state.answered_at_once else 0
