@@ -92,7 +92,7 @@ class CallbackThreads:
             while call is not None:
                 try:
                     call()
-                except Exception:
+                except BaseException:  # SystemExit too: it would end the thread, and what waits for one would wait
                     log.exception("a callback failed")
                 # Not kept while idle: it would keep alive what it refers to.
                 del call
@@ -148,5 +148,5 @@ class Mailbox:
                 call = self._calls.popleft()
             try:
                 call()
-            except Exception:
+            except BaseException:  # SystemExit too: the calls behind this one must run
                 log.exception("a callback failed")

@@ -400,7 +400,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         for callback in list(self._callback_list or ()):
             try:
                 callback(self)
-            except Exception:
+            except BaseException:  # SystemExit too: the callbacks behind this one must run
                 log.exception("a done callback of task %r failed", self.request.job.task)
 
 

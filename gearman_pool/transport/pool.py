@@ -184,6 +184,8 @@ class Pool:
         self._holding = self._sticky and len(addresses) > 1
         self._new_session = new_session
         self._random = rng or random.Random()
+        #: Requests that no connection could be had for, as callers leave them, and as the I/O thread keeps them.
+        self._arriving: deque[tuple[float, bytes | Server | None, Entry]] = deque()
         self._waiting: deque[tuple[float, bytes | Server | None, Entry]] = deque()
         self._waiting_timer: Timer | None = None
         self._room_waiters: deque[threading.Lock] = deque()
@@ -201,7 +203,9 @@ class Pool:
         connection = self.choose(key)
         if connection is None:
             wait = self.options.submit_timeout if timeout is None else timeout
-            self.io.post(partial(self.park, entry, key, self.io.clock() + wait))
+            # Counted from here on: a burst must not get past the budget before the I/O thread has seen it.
+            self._arriving.append((self.io.clock() + wait, key, entry))
+            self.io.wake()
         else:
             connection.submit(entry)
 
@@ -231,7 +235,7 @@ class Pool:
 
     def in_flight(self) -> int:
         """Return how many requests and jobs are held: queued, unanswered, unfinished, or waiting for a server."""
-        count = len(self._waiting)
+        count = self.waiting
         for connection in self.connections:
             count += connection.pending
         return count
@@ -241,7 +245,7 @@ class Pool:
 
         Runs on the I/O thread. A server that never answers a health check must not hold up whoever closes the client.
         """
-        if self._waiting:
+        if self.waiting:
             return True
         for connection in self.connections:
             if accepted and connection.handles:
@@ -255,13 +259,13 @@ class Pool:
     @property
     def waiting(self) -> int:
         """How many requests wait for a server."""
-        return len(self._waiting)
+        return len(self._arriving) + len(self._waiting)
 
     def full(self, size: int) -> bool:
         """Whether one more job, of ``size`` bytes, is more than the budget allows."""
         if size > self._largest:
             self._largest = size
-        held = queued = len(self._waiting)
+        held = queued = self.waiting
         for connection in self.connections:
             count = len(connection.queue)
             queued += count + 1
@@ -274,7 +278,7 @@ class Pool:
         return (queued + 1) * self._largest > limit and self._too_many_bytes(size, limit)
 
     def _too_many_bytes(self, size: int, limit: int) -> bool:
-        held = sum(packet_size(entry[0]) for _, _, entry in list(self._waiting))
+        held = sum(packet_size(entry[0]) for _, _, entry in (*self._arriving, *self._waiting))
         held += sum(connection.outbound_bytes() for connection in self.connections)
         # A job that is larger than the limit goes alone.
         return held > 0 and held + size > limit
@@ -326,6 +330,8 @@ class Pool:
 
     def turn(self) -> bool:
         """Send what has gathered, and let callers in that wait for room."""
+        if self._arriving:
+            self._take_arrivals()
         for connection in self.connections:
             if connection.queue:
                 connection.pump()
@@ -338,9 +344,15 @@ class Pool:
 
     def has_work(self) -> bool:
         """Whether something is queued that no reply will set going."""
-        return any(connection.wants_pump for connection in self.connections)
+        return bool(self._arriving) or any(connection.wants_pump for connection in self.connections)
 
     # ---- the I/O thread: waiting requests --------------------------------------------------------------------------
+
+    def _take_arrivals(self) -> None:
+        # No more than are there now.
+        for _ in range(len(self._arriving)):
+            deadline, key, entry = self._arriving.popleft()
+            self.park(entry, key, deadline)
 
     def park(self, entry: Entry, key: bytes | Server | None, deadline: float) -> None:
         """Send the request, or let it wait for a server until ``deadline``."""
@@ -384,6 +396,7 @@ class Pool:
 
     def withdraw(self, token: object) -> bool:
         """Take a token's request off the waiting ones or a queue; return whether it was still there."""
+        self._take_arrivals()
         for item in self._waiting:
             if item[2][2] is token:
                 self._waiting.remove(item)
@@ -615,6 +628,7 @@ class Pool:
         for connection in list(self.lingering):
             connection.close_lingering()
         self.available = ()
+        self._take_arrivals()
         waiting, self._waiting = self._waiting, deque()
         for _, _, entry in waiting:
             self.handler.on_unroutable(entry, error)
@@ -626,7 +640,7 @@ class Pool:
         self.closing = True
         self.io.close_after_fork()
         lost = [connection.close_after_fork() for connection in self.connections]
-        lost.append(LostEntries([entry for _, _, entry in self._waiting], [], []))
+        lost.append(LostEntries([entry for _, _, entry in (*self._arriving, *self._waiting)], [], []))
         self.available = ()
         return lost
 

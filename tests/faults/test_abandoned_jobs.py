@@ -1,0 +1,131 @@
+"""F11: nobody does the job, or nobody waits for it any more."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import pytest
+
+from gearman_pool import GearmanClient
+from gearman_pool.errors import JobCancelled, JobTimeout
+
+from ..support.waiting import wait_until
+from .support import figure, wait_accepted, wait_up
+
+
+@pytest.fixture
+def client(gearmand):
+    with GearmanClient([gearmand.address]) as client:
+        wait_up(client)
+        yield client
+        client.close(0)
+
+
+def test_result_timeout_leaves_the_job_going(client, raw_worker):
+    future = client.submit("raw")
+    for _ in range(3):
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match="the job goes on") as raised:
+            future.result(0.1)
+        assert 0.1 <= time.monotonic() - started < 3
+        assert not isinstance(raised.value, JobTimeout)
+    assert not future.done()
+    raw_worker.next_job().complete(b"late")
+    assert future.result(15) == b"late"
+
+
+def test_job_without_a_worker_ends_with_its_own_timeout(client, gearmand):
+    started = time.monotonic()
+    future = client.submit("nobody", timeout=0.3)
+    error = future.exception(15)
+    assert 0.3 <= time.monotonic() - started < 5
+    assert isinstance(error, JobTimeout)
+    assert isinstance(error, TimeoutError)
+    assert error.maybe_sent
+    assert "its timeout of 0.3 s" in str(error)
+    assert client.stats().jobs_timed_out == 1
+    assert client.stats().in_flight == 0
+
+
+def test_worker_that_answers_after_the_timeout_disturbs_nobody(client, raw_worker):
+    future = client.submit("raw", timeout=0.2)
+    job = raw_worker.next_job()
+    assert isinstance(future.exception(15), JobTimeout)
+    job.send_status(1, 2)
+    job.send_data(b"late")
+    job.complete(b"late")
+    other = client.submit("raw")
+    raw_worker.next_job().complete(b"right")
+    assert other.result(15) == b"right"
+    assert isinstance(future.exception(), JobTimeout)
+    wait_until(lambda: client.stats().late_packets == 3)
+    assert client.stats().connections_lost == 0
+
+
+def test_cancel_withdraws_a_queued_job_from_the_server(client, gearmand):
+    future = client.submit("nobody")
+    wait_accepted(future)
+    assert future.cancel()
+    assert future.cancelled()
+    with pytest.raises(JobCancelled):
+        future.result()
+    # gearmand keeps it, marked, until a worker asks; no worker gets it.
+    rows = gearmand.text("show jobs").splitlines()
+    assert [row.split("\t")[2] for row in rows] == ["1"]
+
+
+def test_cancelled_job_reaches_no_worker(client, gearmand, raw_workers):
+    cancelled, kept = client.submit("raw", b"cancelled"), client.submit("raw", b"kept")
+    wait_accepted(cancelled, kept)
+    assert cancelled.cancel()
+    seen = []
+
+    def script(job) -> None:
+        seen.append(job.data)
+        job.complete(job.data)
+
+    raw_workers(gearmand, "raw", script)
+    assert kept.result(15) == b"kept"
+    assert seen == [b"kept"]
+
+
+def test_cancel_of_a_running_job_says_that_it_cannot(client, raw_worker):
+    future = client.submit("raw")
+    job = raw_worker.next_job()
+    assert not future.cancel()
+    job.complete(b"done")
+    assert future.result(15) == b"done"
+
+
+def test_abandoned_jobs_leave_nothing_behind(client):
+    """100,000 jobs whose futures nobody keeps: some end by their timeout, some are cancelled, some just end."""
+    rounds, size = 20, 5000
+
+    def one_round() -> None:
+        for number in range(size):
+            if number % 10 == 0:
+                client.submit_background("nobody", b"abandoned")
+            elif number % 500 == 1:
+                client.submit("nobody", b"cancelled").cancel()
+            else:
+                client.submit("nobody", b"abandoned", timeout=0.05)
+        wait_until(lambda: client.stats().in_flight == 0, timeout=30, message="all have ended")
+
+    one_round()
+    one_round()
+    gc.collect()
+    before = len(gc.get_objects())
+    started = time.monotonic()
+    for _ in range(rounds - 2):
+        one_round()
+    elapsed = time.monotonic() - started
+    gc.collect()
+    grown = len(gc.get_objects()) - before
+    figure(
+        f"{rounds * size:,d} abandoned jobs, the last {(rounds - 2) * size:,d} in {elapsed:.1f} s: {grown} more objects"
+    )
+    assert grown < 1000
+    session = client._dispatcher.pool.connections[0].session
+    assert not session.order
+    assert not session.handles

@@ -1,0 +1,148 @@
+"""F10: more work than the servers take; what is held is bounded, and so is the wait."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ClientSaturated
+
+from ..support.waiting import wait_until
+from .support import figure, wait_up
+
+MIB = 1024 * 1024
+
+
+def _rss() -> int:
+    """The memory of this process in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
+
+
+def _submit_until_saturated(client: GearmanClient, payload: bytes, limit: int) -> tuple[int, float, ClientSaturated]:
+    """Return how many jobs it took, how long the last submit blocked, and its error."""
+    for number in range(limit):
+        started = time.monotonic()
+        try:
+            client.submit("nobody", payload)
+        except ClientSaturated as error:
+            return number, time.monotonic() - started, error
+    raise AssertionError(f"{limit} jobs were taken")
+
+
+def test_max_in_flight_holds_and_submit_blocks_for_submit_timeout(gearmand):
+    with GearmanClient([gearmand.address], max_in_flight=500, submit_timeout=0.6) as client:
+        wait_up(client)
+        count, blocked, error = _submit_until_saturated(client, b"x", 1000)
+        assert 490 <= count <= 500
+        assert 0.55 <= blocked < 3
+        assert "max_in_flight 500" in str(error)
+        assert "submit_timeout (0.6 s)" in str(error)
+        assert error.retryable
+        assert not error.maybe_sent
+        assert client.stats().in_flight <= 500
+        client.close(0)
+
+
+def test_room_that_is_made_lets_a_blocked_submit_in_at_once(gearmand, raw_worker):
+    with GearmanClient([gearmand.address], max_in_flight=1, submit_timeout=20) as client:
+        wait_up(client)
+        first = client.submit("raw", b"1")
+        job = raw_worker.next_job()
+        second = []
+        blocked = threading.Thread(target=lambda: second.append(client.submit("raw", b"2")))
+        blocked.start()
+        # It does block: nothing comes of it while the first runs.
+        blocked.join(0.2)
+        assert blocked.is_alive()
+        job.complete(b"one")
+        started = time.monotonic()
+        blocked.join(10)
+        assert time.monotonic() - started < 2
+        assert first.result(10) == b"one"
+        raw_worker.next_job().complete(b"two")
+        assert second[0].result(10) == b"two"
+
+
+def test_memory_is_bounded_under_a_stopped_server(gearmand):
+    payload = bytes(range(256)) * 256  # 64 KiB
+    with GearmanClient(
+        [gearmand.address],
+        max_outbound_bytes=16 * MIB,
+        submit_timeout=0.4,
+        health_check_interval=60,
+        health_check_timeout=60,
+    ) as client:
+        wait_up(client)
+        gearmand.pause()
+        before = _rss()
+        # Each payload an object of its own, as in an application.
+        count, blocked, error = 0, 0.0, None
+        while error is None and count < 4000:
+            started = time.monotonic()
+            try:
+                client.submit("nobody", b"%08d" % count + payload)
+                count += 1
+            except ClientSaturated as saturated:
+                blocked, error = time.monotonic() - started, saturated
+        grown = _rss() - before
+        assert error is not None
+        assert "max_outbound_bytes 16777216" in str(error)
+        assert 0.35 <= blocked < 3
+        # The kernel takes a few MiB besides; the rest is what the client holds.
+        assert client._dispatcher._outbound() <= 16 * MIB
+        for _ in range(3):
+            with pytest.raises(ClientSaturated):
+                client.submit("nobody", payload)
+        figure(
+            f"stopped server: {count} jobs of 64 KiB held with max_outbound_bytes of 16 MiB, the process grew by "
+            f"{grown / MIB:.1f} MiB, the last submit blocked for {blocked:.2f} s"
+        )
+        assert grown < (16 + 24) * MIB
+        gearmand.resume()
+        wait_until(lambda: client._dispatcher._outbound() == 0, message="the server has taken it all")
+        client.close(0)
+
+
+def test_job_larger_than_the_budget_goes_alone(gearmand, c_worker):
+    with GearmanClient([gearmand.address], max_outbound_bytes=100_000) as client:
+        payload = bytes(1_000_000)
+        assert client.submit("echo", payload).result(20) == payload
+        assert client.submit("echo", b"small").result(20) == b"small"
+
+
+def test_budget_counts_what_waits_for_a_server_that_is_down(gearmand):
+    gearmand.kill()
+    most = 0
+    with GearmanClient([gearmand.address], max_outbound_bytes=1_000_000, submit_timeout=0.3) as client:
+        for _ in range(100):
+            # A burst, faster than the I/O thread gets to see it; past the budget submit() waits until others time out.
+            with contextlib.suppress(ClientSaturated):
+                client.submit("nobody", bytes(50_000))
+            most = max(most, client.stats().waiting)
+        client.close(0)
+    assert 15 <= most <= 20
+
+
+def test_many_threads_at_the_limit_all_get_through_or_a_typed_error(gearmand, c_worker):
+    """Sixteen threads share a budget of eight; none waits for ever, and none gets another's answer."""
+    outcomes = []
+    with GearmanClient([gearmand.address], max_in_flight=8, submit_timeout=20) as client:
+
+        def call(thread: int) -> None:
+            for number in range(60):
+                payload = b"%d-%d" % (thread, number)
+                outcomes.append(client.submit("echo", payload).result(20) == payload)
+
+        threads = [threading.Thread(target=call, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(50)
+        assert not any(thread.is_alive() for thread in threads)
+    assert outcomes == [True] * 960
