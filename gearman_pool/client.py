@@ -538,12 +538,17 @@ class GearmanClient(PythonGearmanClient):
         except TimeoutError:
             return False
 
-    def refuse_io_thread(self) -> None:
-        """Raise if called on the I/O thread, which would wait for itself.
+    def before_waiting(self, future: JobFuture) -> None:
+        """Raise if called on the I/O thread, which would wait for itself; end a copy of the parent's job.
 
         Raises:
             InvalidClientState: it is.
         """
+        owner = future._dispatcher
+        if owner is not self._dispatcher and isinstance(owner, Dispatcher):
+            # It was in the I/O thread's hands at the moment of the fork, in none of the places that are looked at then.
+            owner.end_copy(future)
+            return
         if self._dispatcher.io.is_current():
             raise InvalidClientState("the I/O thread must not wait for a result: that result could never come")
 

@@ -115,7 +115,6 @@ class Dispatcher:
         self._sweep = 0
         self._sweeping = False
         self._activity: deque[threading.Lock] = deque()
-        self._live_after_fork: list[JobFuture] = []
 
     # ==== ANY THREAD ================================================================================================
 
@@ -146,6 +145,7 @@ class Dispatcher:
         if self.pool.full(size):
             self._wait_for_room(size, future)
         request = future.request
+        future._dispatcher = self
         request._move(JOB_PENDING)
         request.connection_attempts += 1
         if timeout is not None or self._listeners:
@@ -232,19 +232,22 @@ class Dispatcher:
         self.refusing = "this client belongs to the parent process"
         for lost in self.pool.close_after_fork():
             for token in (*(entry[2] for entry in (*lost.unsent, *lost.unanswered)), *lost.accepted):
-                error = ForkedProcess(
-                    "the job was submitted by the parent process, which gets its result; "
-                    "submit it here if it is wanted here"
-                )
                 if isinstance(token, JobFuture):
-                    token._replace_guard()
-                    _describe(error, token)
-                    if token._resolve(FINISHED, None, error, 0):
-                        token.request.connection_failed = True
-                        token.request._future = None
-                        token._client = None
+                    self.end_copy(token)
                 elif isinstance(token, Query):
-                    token.lost(error)
+                    token.lost(ForkedProcess("the question was asked by the parent process, which gets the answer"))
+
+    def end_copy(self, future: JobFuture) -> None:
+        """End the copy of a job of the parent's."""
+        error = ForkedProcess(
+            "the job was submitted by the parent process, which gets its result; submit it here if it is wanted here"
+        )
+        future._replace_guard()
+        _describe(error, future)
+        if future._resolve(FINISHED, None, error, 0):
+            future.request.connection_failed = True
+            future.request._future = None
+            future._client = None
 
     # ==== THE I/O THREAD ============================================================================================
 
@@ -547,7 +550,10 @@ class Dispatcher:
             if not token.done():
                 token.request.connection_attempts = max(0, token.request.connection_attempts - 1)
                 # The error is shared by all that waited; each gets its own, with its task.
-                self._fail(token, _copy(error), JOB_FAILED if isinstance(error, ClientClosed) else JOB_UNKNOWN)
+                mine = _copy(error)
+                # One that waited to be sent again was at a server once.
+                mine.maybe_sent = token.request.connection_attempts > 0
+                self._fail(token, mine, JOB_FAILED if isinstance(error, ClientClosed) else JOB_UNKNOWN)
         elif isinstance(token, Query):
             token.lost(error)
 

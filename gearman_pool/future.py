@@ -81,6 +81,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         "_blocked",
         "_callback_list",
         "_client",
+        "_dispatcher",
         "_condition",
         "_connection",
         "_decoded",
@@ -125,6 +126,8 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._watchers: list[threading.Lock] = []
         self.request = request
         self._client: Dispatching | None = client
+        # Which process's half of the client has it; a fork leaves that half behind.
+        self._dispatcher: object = None
         self._task = task
         self._payload: bytes | None = payload
         self._key = key
@@ -275,7 +278,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         """Wait until the job is done."""
         client = self._client
         if client is not None:
-            client.refuse_io_thread()
+            client.before_waiting(self)
         blocked = self._blocked
         deadline = None if timeout is None else monotonic() + timeout
         while self._state in _OPEN:
@@ -296,7 +299,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         """Wait until ``condition`` holds, looking whenever something happens to the job; return whether it does."""
         client = self._client
         if client is not None:
-            client.refuse_io_thread()
+            client.before_waiting(self)
         deadline = None if timeout is None else monotonic() + timeout
         while not condition():
             waiter = threading.Lock()
@@ -410,8 +413,8 @@ class Dispatching(Protocol):
     def cancel(self, future: JobFuture) -> bool:
         """Try to cancel the job; return whether that was done."""
 
-    def refuse_io_thread(self) -> None:
-        """Raise if the caller is the I/O thread, which must not wait for itself."""
+    def before_waiting(self, future: JobFuture) -> None:
+        """Raise if the caller is the I/O thread, which must not wait for itself; end a copy of the parent's job."""
 
 
 def _wake_all(waiters: list[threading.Lock]) -> None:

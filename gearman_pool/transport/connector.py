@@ -7,6 +7,7 @@ cannot be interrupted; its attempt then counts as failed after ``timeout``, and 
 from __future__ import annotations
 
 import contextlib
+import encodings.idna  # noqa: F401 - see below
 import random
 import socket
 import ssl
@@ -21,6 +22,9 @@ from .io_thread import Timer
 from .tls import tls_error
 
 __all__ = ["Attempt", "connect"]
+
+# getaddrinfo() and TLS encode names by ``encodings.idna``. If the first attempt imported it, a fork meanwhile would
+# leave the import's lock taken in the child for ever, and every attempt there would hang.
 
 #: Seconds of silence before TCP keepalive probes, seconds between them, and how many may be missed: middleboxes that
 #: drop idle connections are told of this one's life well before their usual 5 minutes.

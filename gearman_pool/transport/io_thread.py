@@ -192,6 +192,12 @@ class IOThread:
             for end in waker:
                 end.close()
 
+    def take_inbox(self) -> list[Callable[[], object]]:
+        """Return the posted calls that nobody will make here."""
+        calls = list(self._inbox)
+        self._inbox.clear()
+        return calls
+
     # ---- the I/O thread --------------------------------------------------------------------------------------------
 
     def stop(self) -> None:

@@ -641,6 +641,11 @@ class Pool:
         self.io.close_after_fork()
         lost = [connection.close_after_fork() for connection in self.connections]
         lost.append(LostEntries([entry for _, _, entry in (*self._arriving, *self._waiting)], [], []))
+        # Stragglers that had come to a connection after its end.
+        for call in self.io.take_inbox():
+            owner = getattr(call, "__self__", None)
+            if isinstance(owner, Connection):
+                lost.append(owner.close_after_fork())
         self.available = ()
         return lost
 

@@ -62,7 +62,7 @@ def test_new_jobs_avoid_a_server_that_has_missed_one_check(gearmands, c_workers)
     frozen, live = gearmands(), gearmands()
     c_workers(frozen)
     c_workers(live)
-    interval, timeout = 0.2, 4.0
+    interval, timeout = 0.2, 2.4
     with GearmanClient(
         [frozen.address, live.address], health_check_interval=interval, health_check_timeout=timeout, policy="failover"
     ) as client:

@@ -1,0 +1,204 @@
+"""F7: the process forks, before and after the client's first use, with its threads inside the client."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+
+import pytest
+
+from .support import figure, run_program
+
+#: As many as run in each test run; `FORKS=1000` in the environment shows the figure of the promise.
+FORKS = int(os.environ.get("FORKS", "120"))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_children_work_at_once_and_the_parent_is_unharmed(gearmands, c_workers, count):
+    servers = [gearmands() for _ in range(count)]
+    for server in servers:
+        c_workers(server)
+    forks = max(10, FORKS // 2)
+    deadline = 30 + forks * 0.4
+    ended = run_program(
+        ["-m", "tests.faults.programs.fork_storm", str(forks), str(deadline), *(server.address for server in servers)],
+        deadline + 10,
+    )
+    assert ended.code == 0, ended.errors
+    *lines, last = ended.output.splitlines()
+    figures = json.loads(last)
+    times = [float(line.split()[2]) for line in lines if line.startswith("child")]
+    figure(
+        f"{figures['forks']} forks beside 8 threads that made {figures['parent_calls']} calls: children "
+        f"{statistics.median(times) * 1e3:.0f} ms median, {max(times) * 1e3:.0f} ms longest to an answer; {figures}"
+    )
+    assert figures["statuses"] == {"0": forks}, ended.errors
+    assert figures["forks"] == forks
+    assert (figures["parent_wrong"], figures["parent_errors"], figures["parent_hung"]) == (0, [], 0)
+    assert figures["held_done"] == 0
+    # The parent's connections are those that it opened at first.
+    assert (figures["connections_lost"], figures["connections_opened"]) == (0, count)
+    assert (figures["loop_errors"], figures["alive"]) == (0, True)
+    assert figures["parent_calls"] > 8
+    assert statistics.median(times) < 1.0
+    # gearmand closed exactly what the children had opened: the workers alone are left.
+    for server in servers:
+        server.wait_for(lambda text: len(text.splitlines()) <= 3, "workers", message="the children's connections end")
+
+
+_WAITING = """
+import os, sys, time
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ForkedProcess
+client = GearmanClient([sys.argv[1]], submit_timeout=30)
+parked = [client.submit("x") for _ in range(20)]
+while client.stats().waiting < 20:
+    pass
+# These may be on their way to the I/O thread at the moment of the fork.
+parked += [client.submit("x") for _ in range(50)]
+pid = os.fork()
+if pid == 0:
+    states = [type(future.exception(3)).__name__ for future in parked]
+    os._exit(0 if set(states) == {"ForkedProcess"} else 1)
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(code, sum(future.done() for future in parked), flush=True)
+client.close(0)
+"""
+
+
+def test_copies_of_jobs_that_wait_for_a_server_end_too():
+    for _ in range(5):
+        ended = run_program(["-W", "ignore", "-c", _WAITING, "127.0.0.1:1"], 25)
+        assert (ended.code, ended.output) == (0, "0 0\n"), ended.errors
+
+
+_BEFORE_START = """
+import os, sys
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ForkedProcess
+client = GearmanClient([sys.argv[1]])
+future = client.submit("echo", b"p")
+pid = os.fork()
+if pid == 0:
+    copy = type(future.exception(3)).__name__
+    fine = copy == "ForkedProcess" and client.submit("echo", b"c").result(10) == b"c"
+    client.close()
+    os._exit(0 if fine else 1)
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(code, future.result(10).decode(), flush=True)
+client.close()
+"""
+
+
+def test_fork_right_after_the_first_submit(gearmand, c_worker):
+    for _ in range(10):
+        ended = run_program(["-W", "ignore", "-c", _BEFORE_START, gearmand.address], 25)
+        assert (ended.code, ended.output) == (0, "0 p\n"), ended.errors
+
+
+_CALLER_INSIDE = """
+import os, sys, threading
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ClientSaturated, ForkedProcess
+client = GearmanClient([sys.argv[1]], max_in_flight=4, submit_timeout=20)
+held = [client.submit("nobody") for _ in range(4)]
+while not all(future.job.handle for future in held):
+    client.ping(1)
+inside = threading.Event()
+outcomes = []
+def wait_for_a_result():
+    inside.set()
+    held[0].exception(20)
+def wait_for_room():
+    outcomes.append(client.submit("echo", b"room").result(20))
+threads = [threading.Thread(target=wait_for_a_result), threading.Thread(target=wait_for_room)]
+for thread in threads:
+    thread.start()
+inside.wait()
+for _ in range(10):
+    pid = os.fork()
+    if pid == 0:
+        copies = all(isinstance(future.exception(1), ForkedProcess) for future in held)
+        fine = copies and client.submit("echo", b"c").result(10) == b"c"
+        os._exit(0 if fine else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+for future in held:
+    future.cancel()
+for thread in threads:
+    thread.join(15)
+print(outcomes, [future.cancelled() for future in held], flush=True)
+client.close(1)
+"""
+
+
+def test_fork_while_other_threads_wait_for_results_and_for_room(gearmand, c_worker):
+    ended = run_program(["-W", "ignore", "-c", _CALLER_INSIDE, gearmand.address], 40)
+    assert (ended.code, ended.output) == (0, "[b'room'] [True, True, True, True]\n"), ended.errors
+
+
+_CLOSED = """
+import os, sys
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ClientClosed
+client = GearmanClient([sys.argv[1]])
+client.submit_background("x").result(10)
+client.close()
+pid = os.fork()
+if pid == 0:
+    try:
+        client.submit("x")
+    except ClientClosed:
+        os._exit(0)
+    os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+def test_closed_client_stays_closed_in_a_child(gearmand):
+    ended = run_program(["-W", "ignore", "-c", _CLOSED, gearmand.address], 25)
+    assert (ended.code, ended.output) == (0, "0\n"), ended.errors
+
+
+_MULTIPROCESSING = """
+import multiprocessing, sys
+from gearman_pool import GearmanClient
+client = GearmanClient([sys.argv[1]])
+def reverse(number):
+    return client.submit("reverse", b"%d" % number).result(10)
+if __name__ == "__main__":
+    assert reverse(12) == b"21"
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        results = pool.map(reverse, range(200))
+    print([result[::-1] for result in results] == [b"%d" % number for number in range(200)], reverse(34), flush=True)
+    client.close()
+"""
+
+
+def test_pool_of_multiprocessing_shares_a_client_made_before_it(gearmand, c_worker):
+    ended = run_program(["-W", "ignore", "-c", _MULTIPROCESSING, gearmand.address], 40)
+    assert (ended.code, ended.output) == (0, "True b'43'\n"), ended.errors
+
+
+_CALLBACK = """
+import os, sys, threading
+from gearman_pool import GearmanClient
+client = GearmanClient([sys.argv[1]])
+codes = []
+done = threading.Event()
+def fork_in_callback(future):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if client.submit("echo", b"c").result(10) == b"c" else 1)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    done.set()
+client.submit("echo", b"x").add_done_callback(fork_in_callback)
+assert done.wait(15)
+print(codes, client.submit("echo", b"p").result(10), flush=True)
+client.close()
+"""
+
+
+def test_fork_inside_a_callback(gearmand, c_worker):
+    ended = run_program(["-W", "ignore", "-c", _CALLBACK, gearmand.address], 30)
+    assert (ended.code, ended.output) == (0, "[0] b'p'\n"), ended.errors
