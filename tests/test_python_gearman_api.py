@@ -21,6 +21,9 @@ import gearman_pool.worker
 from gearman_pool.errors import ServerUnavailable
 from gearman_pool.python_gearman import GearmanConnection
 
+from .support.running import running
+from .support.waiting import wait_until
+
 DOCS = (Path(__file__).parents[1] / "docs" / "python_gearman.rst").read_text()
 
 CONSTANTS = {
@@ -382,3 +385,23 @@ def test_subclass_may_bring_its_own_classes(gearmand, echo_worker):
         request = client.submit_job("echo", b"x", poll_timeout=10)
         assert (type(request), type(request.job), request.result) == (Request, Job, b"x")
         assert type(client.submit("echo", b"y").request) is Request
+
+
+def test_worker_tells_what_it_works_with(gearmand):
+    worker = gearman.GearmanWorker([gearmand.address, ("127.0.0.1", 1)])
+    seen = []
+
+    @worker.task("look")
+    def look(job):
+        seen.append((worker.has_job_lock(), worker.establish_worker_connections(), job.connection))
+
+    up, down = worker.connection_list
+    assert (up.get_address(), down.get_address()) == (gearmand.endpoint, ("127.0.0.1", 1))
+    assert worker.establish_worker_connections() == []
+    assert not worker.has_job_lock()
+    with running(worker), gearman.GearmanClient([gearmand.address]) as client:
+        assert client.submit("look").result(20) == b""
+        wait_until(lambda: not worker.has_job_lock(), message="the job is done")
+    assert seen == [(True, [up], up)]
+    assert worker.worker_abilities == {"look": look}
+    assert worker.worker_client_id is None

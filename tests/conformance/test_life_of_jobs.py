@@ -7,10 +7,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from gearman_pool import GearmanAdminClient, GearmanClient
+from gearman_pool import GearmanAdminClient, GearmanClient, GearmanWorker
 from gearman_pool.errors import ConnectionLost
 
 from ..support.raw import ECHO_REQ, ECHO_RES, JOB_CREATED, SUBMIT_JOB, SUBMIT_JOB_BG, Closed
+from ..support.running import running
 from ..support.waiting import wait_until
 
 
@@ -98,6 +99,22 @@ def test_server_that_restarts_between_two_submits_is_used_again(server, client, 
         worker.close()
         server.restart()
     assert client.submit_job("nobody", b"", background=True, poll_timeout=20).state == "CREATED"
+
+
+def test_twenty_restarts_cost_a_client_a_worker_and_an_admin_client_nothing(server):
+    options = {"reconnect_backoff": (0.02, 0.2)}
+    worker = GearmanWorker([server.address], **options)
+    worker.register_task("reverse", lambda job: job.data[::-1])
+    client = GearmanClient([server.address], **options)
+    admin = GearmanAdminClient([server.address], **options)
+    with running(worker), client, admin:
+        for number in range(20):
+            server.restart()
+            payload = b"restart %d" % number
+            assert client.submit("reverse", payload, timeout=30).result(30) == payload[::-1]
+            wait_until(lambda: [row["workers"] for row in admin.get_status()] == [1], message="the worker is back")
+        stats = client.stats()
+    assert (stats.jobs_completed, stats.jobs_lost, stats.loop_errors) == (20, 0, 0)
 
 
 def test_orderly_end_of_the_server_is_noticed_at_once(server, client):
