@@ -212,6 +212,21 @@ def test_reference_to_a_lost_job_is_not_mistaken_for_another_job_with_its_handle
     assert not client.status(JobReference.parse(str(old))).known
 
 
+def test_status_of_a_finished_job_is_not_that_of_another_job_with_its_handle(server, client, raw_workers):
+    worker = raw_workers(server, "raw")
+    old = client.submit("raw")
+    worker.next_job().complete(b"")
+    assert old.result(10) == b""
+    request = client.submit_job("nobody", b"", background=True, poll_timeout=10)
+    server.restart()
+    handles = {client.submit_background("nobody", b"%d" % number).result(10).handle for number in range(2)}
+    if server.kind == "gearmand":
+        assert {old.job.handle, request.job.handle} == handles
+    assert not client.status(old).known
+    assert not client.status(old.request).known
+    assert client.get_job_status(request).status["known"] is False
+
+
 def test_error_reply_carries_what_the_server_said(client, admin):
     with pytest.raises(ServerError) as caught:
         admin.cancel_job("H:nowhere:1")

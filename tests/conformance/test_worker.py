@@ -184,8 +184,12 @@ def test_task_may_take_itself_back(server, client, worker):
 
     @worker.task("once")
     def once(job):
-        worker.unregister_task("once")
         runs.append(job.handle)
+        worker.unregister_task("once")
+        # What was sent before this is known to the server when this is: a CANT_DO now would give the job away.
+        worker.register_task("marker", lambda job: b"")
+        wait_until(lambda: server.workers("marker") == 1, message="the server knows")
+        assert server.workers("once") == 1
         return b"done"
 
     with running(worker):
@@ -384,7 +388,9 @@ def test_answers_that_come_together_put_the_worker_to_sleep_once():
 
             assert read_until_asked(8) == []
             for _ in range(5):
-                connection.sock.sendall(pack_response(NO_JOB) * 8)
+                # Not while questions are on their way, either: the answer to the last one decides.
+                connection.sock.sendall(pack_response(NO_JOB) * 3)
+                connection.sock.sendall(pack_response(NO_JOB) * 5)
                 connection.expect(PRE_SLEEP)
                 connection.sock.sendall(pack_response(NOOP))
                 assert read_until_asked(8) == []
