@@ -553,9 +553,9 @@ class WorkerEngine:
                 self.count("refused")
                 text = "%s refused a packet for a job that is not this worker's any more: %s"
                 self.announcer.log(logging.INFO, text, connection.server.address, value)
-        # The answer to the last question decides, and once: the server answers each PRE_SLEEP too many with a NOOP.
-        if nothing and not _is_asked(connection):
-            self._sleep(connection)
+        # The last answer decides, and once for all that came: the server answers each PRE_SLEEP too many with a NOOP.
+        if nothing:
+            self._nothing(connection)
 
     def _assigned(self, connection: Connection, slot: Slot, value: tuple[bytes, ...]) -> None:
         self._asking -= 1
@@ -580,14 +580,15 @@ class WorkerEngine:
         self.held[assignment] = None
         self.jobs.put(assignment)
 
-    def _sleep(self, connection: Connection) -> None:
+    def _nothing(self, connection: Connection) -> None:
+        """The last answer was that there is no job: ask no more, and sleep when no question is on its way."""
+        self._rest(connection)
+        if _is_asked(connection):
+            return
         state = self._states.get(connection)
         if state is not None:
             state.fruitless = state.fruitless + 1 if state.answered_at_once else 0
             state.slept = self.io.now
-            if state.believed:
-                state.believed = False
-                self._publish()
         connection.submit(connection.session.sleep())  # type: ignore[attr-defined]
 
     def _woken(self, connection: Connection) -> None:
