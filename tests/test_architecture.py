@@ -74,6 +74,20 @@ def test_what_stands_on_the_transport_knows_no_sockets(name):
     assert not _imports(PACKAGE / name) & {"socket", "selectors", "select", "ssl"}
 
 
+@pytest.mark.parametrize("path", _modules("cli"), ids=lambda path: path.name)
+def test_the_command_line_stands_on_public_names(path):
+    private = ("gearman_pool.protocol", "gearman_pool.transport", "gearman_pool.dispatch", "gearman_pool.worker_engine")
+    assert not {name for name in _imports(path) if name.startswith(private)}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert not [
+                alias.name for alias in node.names if alias.name.startswith("_") and alias.name != "__version__"
+            ]
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
+            owner = ast.unparse(node.value)
+            assert owner in ("self", "os"), f"{path.name}:{node.lineno} uses {owner}.{node.attr}"
+
+
 def test_importing_starts_no_thread_opens_no_socket_and_loads_no_framework():
     program = (
         "import sys, threading, os; before = len(os.listdir('/proc/self/fd')); import gearman_pool;"

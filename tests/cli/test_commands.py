@@ -1,0 +1,187 @@
+"""The commands that look into servers, against real gearmand."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.support.gearmand import free_port
+from tests.support.waiting import wait_until
+
+from .running import Running, Terminal, run
+
+
+@pytest.fixture
+def background_job(gearmand):
+    """A background job that nobody does: its reference."""
+    done = run("submit", "nobody", "x", "--background", "--unique", "mine", server=gearmand)
+    assert done.returncode == 0
+    return done.stdout.decode().strip()
+
+
+def test_help_names_all_commands_and_exit_codes():
+    done = run("--help")
+    assert done.returncode == 0
+    text = done.stdout.decode()
+    for word in ("submit", "status", "workers", "jobs", "cancel", "ping", "maxqueue", "version", "130  interrupted"):
+        assert word in text
+
+
+@pytest.mark.parametrize("command", ["submit", "status", "workers", "jobs", "cancel", "ping", "maxqueue", "version"])
+def test_each_command_has_help_with_exit_codes(command):
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert b"exit codes:" in done.stdout
+    assert b"--servers" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["submit"], ["status", "-s", "http://a"], ["ping", "-s", "a:b"]]
+)
+def test_wrong_usage_is_2_and_says_why(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr
+
+
+def test_status_tells_waiting_jobs_from_running_ones(gearmand, raw_worker, background_job):
+    with Running("submit", "raw", "x", server=gearmand) as running:
+        job = raw_worker.next_job(30)
+        rows = json.loads(run("status", "--json", server=gearmand).stdout)
+        job.complete(b"")
+        assert running.end() == 0
+    assert rows == [
+        {"server": gearmand.address, "task": "nobody", "waiting": 1, "running": 0, "workers": 0},
+        {"server": gearmand.address, "task": "raw", "waiting": 0, "running": 1, "workers": 1},
+    ]
+
+
+def test_status_without_a_terminal_is_a_plain_table(gearmand, background_job):
+    lines = run("status", server=gearmand).stdout.decode().splitlines()
+    assert lines[0].split() == ["SERVER", "TASK", "WAITING", "RUNNING", "WORKERS"]
+    assert lines[1].split() == [gearmand.address, "nobody", "1", "0", "0"]
+
+
+def test_status_on_a_terminal_is_a_table_too(gearmand, background_job):
+    with Terminal("status", server=gearmand) as terminal:
+        assert terminal.end() == 0
+    assert re.search(r"TASK.*WAITING", terminal.text)
+    assert "nobody" in terminal.text
+
+
+def test_status_of_an_idle_server_prints_no_table(gearmand):
+    done = run("status", server=gearmand)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"no worker and no job" in done.stderr
+
+
+def test_status_of_a_job_by_reference_and_by_unique(gearmand, background_job):
+    for name in (background_job, "mine"):
+        done = run("status", name, "--json", server=gearmand)
+        assert done.returncode == 0
+        status = json.loads(done.stdout)
+        assert (status["known"], status["running"], status["server"]) == (True, False, gearmand.address)
+    assert b"waiting, at " + gearmand.address.encode() in run("status", "mine", server=gearmand).stdout
+
+
+def test_status_of_an_unknown_job_is_1(gearmand):
+    done = run("status", "no-such-unique", server=gearmand)
+    assert done.returncode == 1
+    assert b"no server has this job" in done.stdout
+
+
+def test_a_reference_brings_its_server_along(gearmand, gearmands, background_job):
+    other = gearmands()
+    assert run("status", background_job, server=other).returncode == 0
+    assert run("cancel", background_job, server=other).returncode == 0
+
+
+def test_cancel_drops_a_waiting_job(gearmand, background_job):
+    assert run("cancel", background_job, server=gearmand).returncode == 0
+    rows = json.loads(run("jobs", "--json", server=gearmand).stdout)
+    assert [row["dropped"] for row in rows] == [True]
+
+
+def test_cancel_of_an_unknown_handle_is_1(gearmand):
+    done = run("cancel", "H:none:1", server=gearmand)
+    assert done.returncode == 1
+    assert b"has no job H:none:1" in done.stderr
+
+
+def test_cancel_of_a_bare_handle_wants_one_server(gearmand, gearmands):
+    servers = f"{gearmand.address},{gearmands().address}"
+    done = run("cancel", "H:none:1", "-s", servers)
+    assert done.returncode == 2
+    assert b"-s" in done.stderr
+
+
+def test_jobs_lists_unfinished_jobs(gearmand, background_job):
+    rows = json.loads(run("jobs", "--json", server=gearmand).stdout)
+    handle = background_job.split("/")[1]
+    assert rows == [{"server": gearmand.address, "handle": handle, "background": True, "retries": 0, "dropped": False}]
+
+
+def test_workers_lists_those_with_tasks_unless_asked_for_all(gearmand, echo_worker):
+    wait_until(lambda: gearmand.workers("echo") == 1)
+    rows = json.loads(run("workers", "--json", server=gearmand).stdout)
+    assert [sorted(row["tasks"]) for row in rows] == [["echo", "reverse"]]
+    everybody = json.loads(run("workers", "--json", "--all", server=gearmand).stdout)
+    assert len(everybody) == 2
+
+
+def test_ping_measures_each_server(gearmand, gearmands):
+    other = gearmands()
+    rows = json.loads(run("ping", "--json", "-s", f"{gearmand.address},{other.address}").stdout)
+    assert [row["server"] for row in rows] == [gearmand.address, other.address]
+    assert all(row["milliseconds"] > 0 for row in rows)
+
+
+def test_a_server_that_is_down_is_told_and_the_others_are_shown(gearmand, background_job):
+    down = f"127.0.0.1:{free_port()}"
+    done = run("status", "--json", "-s", f"{down},{gearmand.address}")
+    assert done.returncode == 3
+    assert [row["task"] for row in json.loads(done.stdout)] == ["nobody"]
+    assert len(done.stderr.decode().splitlines()) == 1
+    assert down in done.stderr.decode()
+
+
+def test_a_frozen_server_is_3_within_the_timeout(gearmand):
+    gearmand.pause()
+    done = run("ping", "--timeout", "0.5", server=gearmand)
+    gearmand.resume()
+    assert done.returncode == 3
+    assert gearmand.address in done.stderr.decode()
+
+
+def test_maxqueue_limits_and_a_refused_job_is_1(gearmand, background_job):
+    assert run("maxqueue", "nobody", "1", server=gearmand).returncode == 0
+    done = run("submit", "nobody", "y", "--background", server=gearmand)
+    assert done.returncode == 1
+    assert b"QUEUE_ERROR" in done.stderr
+    assert run("maxqueue", "nobody", server=gearmand).returncode == 0
+    assert run("submit", "nobody", "y", "--background", server=gearmand).returncode == 0
+
+
+def test_maxqueue_of_an_unknown_task_is_refused_unless_it_is_created(gearmand):
+    done = run("maxqueue", "new", "1", server=gearmand)
+    assert done.returncode == 1
+    assert b"--create" in done.stderr
+    done = run("maxqueue", "new", "1", "2", "3", "--create", "--json", server=gearmand)
+    assert json.loads(done.stdout) == [{"server": gearmand.address, "task": "new", "sizes": [1, 2, 3]}]
+
+
+def test_version_shows_the_program_and_the_servers(gearmand):
+    rows = json.loads(run("version", "--json", server=gearmand).stdout)
+    assert rows[0]["server"] == "gearman-pool"
+    assert rows[1] == {"server": gearmand.address, "version": rows[1]["version"], "pid": str(gearmand.pid)}
+
+
+def test_a_reader_that_has_had_enough_ends_it_quietly(gearmand, background_job):
+    with Running("status", server=gearmand) as running:
+        running.process.stdout.close()
+        running.process.stdout = running.process.stderr
+        assert running.end() == 0
+        assert running.err == ""
