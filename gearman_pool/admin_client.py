@@ -178,10 +178,12 @@ class GearmanAdminClient:
         self.close()
 
     def __del__(self) -> None:
-        if not self._closed and self._engine.io.running:
+        if not self._closed and self._engine.io.started:
+            text = f"{self!r} was not closed"
             self._closed = True
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
             self._engine.stop()
+            # Last, because a filter may make an exception of it.
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else self._engine.pool.servers[0].state.value

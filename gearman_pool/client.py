@@ -514,10 +514,12 @@ class GearmanClient(PythonGearmanClient):
         self.close()
 
     def __del__(self) -> None:
-        if not self._closed and self._dispatcher.io.running:
+        if not self._closed and self._dispatcher.io.started:
+            text = f"{self!r} was not closed"
             self._closed = True
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
             self._dispatcher.abandon()
+            # Last, because a filter may make an exception of it.
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         name = f" {self.options.name!r}" if self.options.name else ""

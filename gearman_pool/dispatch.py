@@ -210,7 +210,7 @@ class Dispatcher:
     def close_at_exit(self) -> None:
         """Send what is queued and have it accepted, within `EXIT_TIMEOUT`; results are not waited for."""
         self.refusing = "the interpreter is shutting down"
-        if self.io.running and not self.io.ended:
+        if self.io.started and not self.io.ended:
             self.io.post(partial(self._begin_close, EXIT_TIMEOUT, self._nothing_unaccepted))
             self.io.wait_stopped(EXIT_TIMEOUT + 1.0)
 

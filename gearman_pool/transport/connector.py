@@ -30,6 +30,9 @@ __all__ = ["Attempt", "connect"]
 #: drop idle connections are told of this one's life well before their usual 5 minutes.
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
+#: For an attempt at the interpreter's end, in seconds.
+_LAST_TIMEOUT = 0.5
+
 Outcome = socket.socket | GearmanError
 _E = TypeVar("_E", bound=GearmanError)
 
@@ -48,10 +51,14 @@ class Attempt:
     def start(self, name: str) -> None:
         """Start the attempt's thread.
 
-        Raises:
-            RuntimeError: the interpreter is shutting down and starts no threads any more.
+        At the interpreter's end no threads can be started any more. Then the attempt is made here and now, for a short
+        while: nobody else is kept waiting, and what was submitted a moment ago still wants to be sent.
         """
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except RuntimeError:
+            self.timeout = min(self.timeout, _LAST_TIMEOUT)
+            self._run()
 
     def _run(self) -> None:
         outcome: Outcome

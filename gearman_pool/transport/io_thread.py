@@ -84,6 +84,8 @@ class IOThread:
     ) -> None:
         self.name = name
         self.clock = clock
+        #: Somebody has started the thread; it is ``running`` when it has come so far as to take calls.
+        self.started = False
         self.running = False
         self.sleeping = 0
         self.stopped = False
@@ -118,7 +120,12 @@ class IOThread:
             RuntimeError: the interpreter is shutting down and starts no threads any more.
         """
         if not self.running and not self.stopped:
-            threading.Thread(target=self._run, name=self.name, daemon=True).start()
+            self.started = True
+            try:
+                threading.Thread(target=self._run, name=self.name, daemon=True).start()
+            except RuntimeError:
+                self.started = bool(self._role)
+                raise
 
     def post(self, call: Callable[[], object]) -> None:
         """Have ``call`` made on the I/O thread, soon."""
@@ -148,13 +155,13 @@ class IOThread:
         return self.leadership.is_current()
 
     def wait_stopped(self, timeout: float | None) -> bool:
-        """Wait until the thread has ended; return whether it has. At once if it never ran."""
+        """Wait until the thread has ended; return whether it has. At once if nobody has started it."""
         waiter = threading.Lock()
         waiter.acquire()
         self._waiters.append(waiter)
-        if self._role and not self.ended:
+        if self.started and not self.ended:
             waiter.acquire(timeout=-1 if timeout is None else max(timeout, 0))
-        return self.ended or not self._role
+        return self.ended or not self.started
 
     # ---- a guest ---------------------------------------------------------------------------------------------------
 

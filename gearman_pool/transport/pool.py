@@ -461,11 +461,7 @@ class Pool:
         attempt.timer = self.io.call_later(
             self.options.connect_timeout + 0.1, partial(self._attempt_hangs, server, attempt)
         )
-        try:
-            attempt.start(f"{self.io.name}-connect")
-        except RuntimeError as error:
-            server.attempts.remove(attempt)
-            self._failed(server, GearmanError(f"{server.address}: {error}"))
+        attempt.start(f"{self.io.name}-connect")
 
     def _attempt_ended(self, server: Server, started: float, attempt: Attempt, outcome: Outcome) -> None:
         """Runs on the attempt's thread."""

@@ -1,0 +1,241 @@
+"""F8: `close`, ``with``, the interpreter's exit, and clients that nobody refers to any more."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import warnings
+import weakref
+
+import pytest
+
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ClientClosed
+
+from ..support.waiting import wait_until
+from .support import figure, run_program, wait_accepted, wait_up
+
+
+def threads_of_the_library():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("gearman_pool")}
+
+
+# ---- close ---------------------------------------------------------------------------------------------------------
+
+
+def test_close_sends_what_is_queued_and_waits_for_what_is_in_flight(gearmand, c_worker):
+    client = GearmanClient([gearmand.address])
+    futures = [client.submit("echo", b"%d" % number) for number in range(3000)]
+    background = [client.submit_background("nobody", b"%d" % number) for number in range(3000)]
+    client.close(20)
+    assert [future.result(0) for future in futures] == [b"%d" % number for number in range(3000)]
+    assert all(future.done() for future in background)
+    assert gearmand.jobs("nobody") == 3000
+    wait_until(lambda: not threads_of_the_library())
+
+
+def test_close_fails_what_is_left_at_its_timeout(gearmand):
+    client = GearmanClient([gearmand.address])
+    futures = [client.submit("nobody") for _ in range(1000)]
+    wait_accepted(*futures)
+    started = time.monotonic()
+    client.close(0.3)
+    took = time.monotonic() - started
+    figure(f"close(0.3) with 1,000 jobs in flight took {took:.3f} s")
+    assert 0.25 < took < 2
+    for future in futures:
+        assert isinstance(future.exception(0), ClientClosed)
+        assert future.exception(0).maybe_sent
+    with pytest.raises(ClientClosed):
+        client.submit("nobody")
+
+
+@pytest.mark.parametrize("timeout", [0, 0.5])
+def test_close_is_bounded_when_the_server_is_frozen(gearmand, timeout):
+    client = GearmanClient([gearmand.address])
+    wait_up(client)
+    gearmand.pause()
+    payload = bytes(100_000)
+    futures = [client.submit("nobody", payload) for _ in range(300)]
+    started = time.monotonic()
+    client.close(timeout)
+    took = time.monotonic() - started
+    assert took < timeout + 1.5
+    assert all(isinstance(future.exception(0), ClientClosed) for future in futures)
+    wait_until(lambda: not threads_of_the_library())
+    gearmand.resume()
+
+
+def test_close_in_several_threads_while_others_submit(gearmand, c_worker):
+    for _ in range(10):
+        client = GearmanClient([gearmand.address])
+        client.ping()
+        futures: list = []
+
+        def submit(client=client, futures=futures):
+            try:
+                while True:
+                    futures.append(client.submit("echo", b"x"))
+            except ClientClosed:
+                pass
+
+        threads = [threading.Thread(target=submit) for _ in range(4)]
+        threads += [threading.Thread(target=client.close, args=(5,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        for future in futures:
+            error = future.exception(5)
+            assert error is None or isinstance(error, ClientClosed)
+
+
+def test_close_from_a_callback_does_not_wait_for_itself(gearmand, c_worker):
+    client = GearmanClient([gearmand.address])
+    closed = threading.Event()
+
+    def close(_):
+        client.close(5)
+        closed.set()
+
+    client.submit("echo", b"x").add_done_callback(close)
+    assert closed.wait(10)
+    wait_until(lambda: not threads_of_the_library())
+
+
+def test_close_before_first_use_and_twice_does_nothing(gearmand):
+    client = GearmanClient([gearmand.address])
+    started = time.monotonic()
+    client.close()
+    client.close()
+    assert time.monotonic() - started < 1
+    wait_until(lambda: not threads_of_the_library())
+
+
+def test_leaving_the_with_block_by_an_exception_closes(gearmand, c_worker):
+    futures = []
+
+    def leave() -> None:
+        with GearmanClient([gearmand.address]) as client:
+            futures.append(client.submit("echo", b"x"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        leave()
+    assert futures[0].result(0) == b"x"
+    wait_until(lambda: not threads_of_the_library())
+
+
+# ---- clients that are forgotten ------------------------------------------------------------------------------------
+
+
+def test_client_that_nobody_refers_to_warns_and_stops_its_thread(gearmand):
+    client = GearmanClient([gearmand.address])
+    client.submit_background("nobody").result(10)
+    reference = weakref.ref(client)
+    with pytest.warns(ResourceWarning, match="not closed"):
+        del client
+    assert reference() is None
+    wait_until(lambda: not threads_of_the_library())
+
+
+def test_client_that_was_never_used_goes_without_a_word(gearmand):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        client = GearmanClient([gearmand.address])
+        reference = weakref.ref(client)
+        del client
+        gc.collect()
+    assert reference() is None
+
+
+def test_future_keeps_its_client_until_it_is_done(gearmand, c_worker):
+    # It goes on whichever thread lets go of it last, so the warning may come from any.
+    with pytest.warns(ResourceWarning, match="not closed"):  # noqa: PT031
+        future = GearmanClient([gearmand.address]).submit("echo", b"x")
+        assert future.result(10) == b"x"
+        wait_until(lambda: gc.collect() is not None and not threads_of_the_library())
+
+
+# ---- the interpreter's exit ----------------------------------------------------------------------------------------
+
+_HEAD = """
+import sys, threading, time, os
+from gearman_pool import GearmanClient
+client = GearmanClient([sys.argv[1]])
+"""
+
+#: What is done before the exit, the exit status, and whether the background job of it must have reached the server.
+_EXITS = {
+    "end of the program": ("client.submit_background('left')", 0),
+    "1,000 jobs in flight": ("[client.submit('nobody') for _ in range(1000)]; client.submit_background('left')", 0),
+    "2,000 queued at once": ("[client.submit_background('left') for _ in range(2000)]", 0),
+    "sys.exit": ("client.submit_background('left'); sys.exit(3)", 3),
+    "an exception": ("client.submit_background('left'); raise KeyError('x')", 1),
+    "a daemon thread that waits": (
+        "client.submit_background('left'); threading.Thread(target=client.submit('x').exception, daemon=True).start()",
+        0,
+    ),
+    "sys.exit in a thread": (
+        "t = threading.Thread(target=lambda: (client.submit_background('left'), sys.exit(4))); t.start(); t.join()",
+        0,
+    ),
+    "an exit hook that uses the client": (
+        # Used before: CPython 3.12 starts no threads any more when exit hooks run.
+        "import atexit; client.ping(); atexit.register(lambda: client.submit_background('left').result(5))",
+        0,
+    ),
+    "a callback that never returns": (
+        "client.submit_background('left').add_done_callback(lambda f: time.sleep(100)); time.sleep(0.2)",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _EXITS)
+def test_interpreters_exit_is_quick_and_sends_what_is_queued(gearmand, name):
+    code, status = _EXITS[name]
+    started = time.monotonic()
+    ended = run_program(["-c", f"{_HEAD}\n{code}\n", gearmand.address], 25)
+    took = time.monotonic() - started
+    figure(f"{name}: the program took {took:.2f} s")
+    assert ended.code == status, ended.errors
+    expected = 2000 if "2,000" in name else 1
+    wait_until(lambda: gearmand.jobs("left") == expected)
+    assert "Fatal" not in ended.errors
+    if not status:
+        assert ended.errors == ""
+
+
+def test_exit_with_a_frozen_server_is_bounded(gearmand):
+    gearmand.pause()
+    started = time.monotonic()
+    code = f"{_HEAD}\n[client.submit('x', bytes(100_000)) for _ in range(500)]"
+    ended = run_program(["-c", code, gearmand.address], 25)
+    took = time.monotonic() - started
+    gearmand.resume()
+    figure(f"exit with a frozen server and 500 jobs queued: the program took {took:.2f} s")
+    assert ended.code == 0
+    assert took < 8
+
+
+def test_exit_with_no_server_is_bounded():
+    started = time.monotonic()
+    ended = run_program(["-c", f"{_HEAD}\n[client.submit_background('x') for _ in range(10)]", "127.0.0.1:1"], 25)
+    assert ended.code == 0
+    assert time.monotonic() - started < 8
+
+
+def test_child_that_leaves_by_os_exit_takes_nothing_of_the_parents(gearmand, c_worker):
+    code = (
+        "future = client.submit('echo', b'x')\n"
+        "pid = os.fork()\n"
+        "if pid == 0: os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+        "print(future.result(10), client.submit('echo', b'y').result(10), client.stats().connections_opened)\n"
+        "client.close()\n"
+    )
+    ended = run_program(["-W", "ignore", "-c", f"{_HEAD}\n{code}", gearmand.address], 25)
+    assert (ended.code, ended.output) == (0, "b'x' b'y' 1\n"), ended.errors
