@@ -69,7 +69,7 @@ def test_longer_uniques_are_cut_or_refused_by_the_server(server):
         {"data": 7},
         {"priority": "NORMAL"},
     ],
-    ids=str,
+    ids=lambda arguments: str(arguments)[:30],
 )
 def test_what_the_server_would_misread_is_refused_and_nothing_is_written(arguments):
     request = {"task": "t", "data": b"", **arguments}
