@@ -520,7 +520,8 @@ class _Engine:
         connection = self.pool.choose(None)
         if self.pool.closing:
             answer.lost(ClientClosed(_CLOSED))
-        elif connection is None:
+        elif connection is None or self._waiting:
+            # Behind those that wait: the connection may have come just now.
             self._waiting.append(answer)
         else:
             connection.submit((answer.packet, answer.reply, answer))

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -266,6 +267,21 @@ def test_commands_can_be_sent_first_and_waited_for_later(gearmand: Gearmand, adm
     wait_until(lambda: handler.response_ready)
     assert handler.pop_response() == ("getpid", str(gearmand.pid))
     assert not handler.response_ready
+
+
+def test_commands_sent_while_it_connects_keep_their_order(gearmand: Gearmand) -> None:
+    for number in range(300):
+        task = f"task{number}"
+        with GearmanAdminClient([gearmand.address]) as admin:
+            admin.current_handler.send_text_command(f"create function {task}")
+            # The second comes at another moment of connecting each time.
+            deadline = time.perf_counter() + number % 50 * 4e-5
+            while time.perf_counter() < deadline:
+                pass
+            admin.current_handler.send_text_command("status")
+            assert admin.wait_until_server_responds("create function") == "OK"
+            assert task in {row["task"] for row in admin.wait_until_server_responds("status")}
+            admin.drop_function(task)
 
 
 def test_waiting_for_what_was_not_sent_is_refused(admin: GearmanAdminClient) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import itertools
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -333,6 +334,25 @@ def test_forgotten_client_warns_and_its_thread_ends(gearmand):
     assert client.submit_background("x").result(5)
     with pytest.warns(ResourceWarning, match="was not closed"):
         del client
+
+
+def test_close_while_it_connects_is_no_failure_to_connect(caplog):
+    heard = []
+
+    class Ear(Listener):
+        def handle(self, event):
+            heard.append(event)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # takes connections and never answers
+        client = GearmanClient([f"127.0.0.1:{listener.getsockname()[1]}"], listeners=[Ear()])
+        client.submit("x")
+        wait_until(lambda: client.servers()[0].state == "CONNECTING", message="the attempt")
+        accepted, _ = listener.accept()
+        client.close(0)
+        accepted.close()
+    assert [type(event).__name__ for event in heard if "Job" not in type(event).__name__] == []
+    assert caplog.messages == []
+    assert client.stats().connections_failed == 0
 
 
 def test_budget_blocks_and_then_raises(gearmand):

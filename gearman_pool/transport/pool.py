@@ -505,11 +505,13 @@ class Pool:
 
     def _failed(self, server: Server, error: GearmanError) -> None:
         """An attempt failed, or a connection did not last: note it, and try again after the backoff."""
-        server.last_error = error
         server.fresh = False
-        self.counters.connections_failed += 1
         if server.state is ServerState.CONNECTING:
             server.move(ServerState.DOWN)
+        if self.closing:
+            return  # given up, not failed
+        server.last_error = error
+        self.counters.connections_failed += 1
         self._retry_later(server)
         retry_in = max(0.0, server.retry.when - self.io.clock()) if server.retry is not None else 0.0
         self.handler.emit(ConnectionFailed(str(server.address), str(error), retry_in))

@@ -105,7 +105,8 @@ def test_twenty_restarts_cost_a_client_a_worker_and_an_admin_client_nothing(serv
     options = {"reconnect_backoff": (0.02, 0.2)}
     worker = GearmanWorker([server.address], **options)
     worker.register_task("reverse", lambda job: job.data[::-1])
-    client = GearmanClient([server.address], **options)
+    # A job that is on its way to a server that has just gone is sent again.
+    client = GearmanClient([server.address], max_retries=3, **options)
     admin = GearmanAdminClient([server.address], **options)
     with running(worker), client, admin:
         for number in range(20):
