@@ -25,6 +25,7 @@ from .job import GearmanJob, GearmanJobRequest, JobReference, JobStatus
 from .options import (
     ClientOptions,
     ServerAddress,
+    encode_name,
     encode_task,
     encode_unique,
     parse_server,
@@ -431,9 +432,9 @@ class GearmanClient(PythonGearmanClient):
             packet = pack(Command.GET_STATUS_UNIQUE, unique)
             self._dispatcher.ask(server, packet, Command.STATUS_RES_UNIQUE, query, timeout)
         else:
-            wire_handle = str(handle).encode("utf-8", "surrogateescape")
-            if not 0 < len(wire_handle) <= _MAX_HANDLE or b"\0" in wire_handle:
-                raise ValueError(f"{handle!r} is not a job's handle: that is 1 to {_MAX_HANDLE} bytes without NUL")
+            wire_handle = encode_name(handle, "the handle", _MAX_HANDLE)
+            if not wire_handle:
+                raise ValueError("the handle is empty")
             self._dispatcher.ask(server, pack(Command.GET_STATUS, wire_handle), Command.STATUS_RES, query, timeout)
         return query
 

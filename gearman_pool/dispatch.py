@@ -112,6 +112,8 @@ class Dispatcher:
         self._decode = decode
         self._listeners = options.listeners
         self._close_when: Callable[[], bool] | None = None
+        #: Jobs that a server has been told to drop, until it has answered.
+        self._cancelling: set[JobFuture] = set()
         self._sweep = 0
         self._sweeping = False
         self._activity: deque[threading.Lock] = deque()
@@ -330,9 +332,7 @@ class Dispatcher:
             elif kind == LATE:
                 self.counters.late_packets += 1
             elif kind == FAIL:
-                self._worker_failed(
-                    token, JobFailed(f"the worker of task {token.request.job.task!r} said that it failed")
-                )
+                self._failed(token)
             elif kind == EXCEPTION:
                 self._worker_raised(token, value)
             else:
@@ -371,6 +371,15 @@ class Dispatcher:
         if self._decode is not None:
             future._decoded = True
         self._finish(future, JOB_COMPLETE, payload, None)
+
+    def _failed(self, future: JobFuture) -> None:
+        if future in self._cancelling:
+            # The server has dropped it, and tells so before it answers the command.
+            self.cancelled(future)
+        else:
+            self._worker_failed(
+                future, JobFailed(f"the worker of task {future.request.job.task!r} said that it failed")
+            )
 
     def _worker_failed(self, future: JobFuture, error: JobFailed) -> None:
         self.counters.jobs_failed += 1
@@ -679,23 +688,28 @@ class _CancelCheck(Query):
     def answered(self, connection: Connection, value: Any) -> None:
         future = self._future
         if self._dropping:
-            # The server sends WORK_FAIL before its OK, so that the job may be over by now; it was dropped all the same.
-            self._dispatcher.cancelled(future)
-            self._promise.set(future.cancelled())
+            self._end(dropped=True)
         elif future.done() or value[1] != b"1" or value[2] == b"1":
-            self._promise.set(False)
+            self._end(dropped=False)
         else:
             self._dropping = True
             handle = future.job.handle
             assert handle is not None
-            connection.session.forget(handle, future)  # type: ignore[attr-defined]
+            # It stays the connection's: if it completes after all, or the connection is lost, it ends by that.
+            self._dispatcher._cancelling.add(future)
             connection.submit((b"cancel job " + _bytes(handle) + b"\r\n", TEXT_LINE, self))
 
     def refused(self, connection: Connection, code: str, text: str) -> None:
-        self._promise.set(False)
+        self._end(dropped=False)
 
     def lost(self, error: GearmanError) -> None:
-        self._promise.set(False)
+        self._end(dropped=False)
+
+    def _end(self, dropped: bool) -> None:
+        self._dispatcher._cancelling.discard(self._future)
+        if dropped:
+            self._dispatcher.cancelled(self._future)
+        self._promise.set(self._future.cancelled())
 
 
 _unique_numbers: Any = None

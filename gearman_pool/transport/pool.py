@@ -6,6 +6,7 @@ tuples that the I/O thread publishes whole, and take no lock. Everything else be
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
@@ -639,11 +640,14 @@ class Pool:
         self.io.close_after_fork()
         lost = [connection.close_after_fork() for connection in self.connections]
         lost.append(LostEntries([entry for _, _, entry in (*self._arriving, *self._waiting)], [], []))
-        # Stragglers that had come to a connection after its end.
+        # Stragglers that had come to a connection after its end, and sockets that had just been connected.
         for call in self.io.take_inbox():
             owner = getattr(call, "__self__", None)
             if isinstance(owner, Connection):
                 lost.append(owner.close_after_fork())
+            for argument in getattr(call, "args", ()):
+                if isinstance(argument, socket.socket):
+                    os.close(argument.detach())
         self.available = ()
         return lost
 

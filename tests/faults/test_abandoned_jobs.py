@@ -8,9 +8,20 @@ import time
 import pytest
 
 from gearman_pool import GearmanClient
-from gearman_pool.errors import JobCancelled, JobTimeout
+from gearman_pool.errors import ConnectionLost, JobCancelled, JobTimeout
+from gearman_pool.future import JobFuture
 
+from ..support.raw import (
+    GET_STATUS,
+    JOB_CREATED,
+    STATUS_RES,
+    SUBMIT_JOB,
+    WORK_COMPLETE,
+    WORK_FAIL,
+    pack_response,
+)
 from ..support.waiting import wait_until
+from .scripted import ScriptedServer
 from .support import figure, wait_accepted, wait_up
 
 
@@ -96,6 +107,56 @@ def test_cancel_of_a_running_job_says_that_it_cannot(client, raw_worker):
     assert not future.cancel()
     job.complete(b"done")
     assert future.result(15) == b"done"
+
+
+def _server_that_is_asked_to_cancel(answer):
+    """Accepts a job, says that it is queued, and answers the command to cancel it with ``answer(connection)``."""
+
+    def script(connection, packet) -> None:
+        if packet.command == SUBMIT_JOB:
+            connection.sock.sendall(pack_response(JOB_CREATED, b"H:1"))
+        elif packet.command == GET_STATUS:
+            connection.sock.sendall(pack_response(STATUS_RES, b"H:1", b"1", b"0", b"0", b"0"))
+            assert connection.line() == b"cancel job H:1"
+            answer(connection)
+
+    return ScriptedServer(script)
+
+
+def _cancelled_at(server) -> tuple[bool, JobFuture]:
+    with GearmanClient([server.address]) as client:
+        wait_up(client)
+        future = client.submit("job")
+        wait_accepted(future)
+        return future.cancel(), future
+
+
+def test_connection_that_is_lost_during_a_cancel_ends_the_job():
+    with _server_that_is_asked_to_cancel(lambda connection: connection.close()) as server:
+        cancelled, future = _cancelled_at(server)
+    assert not cancelled
+    assert isinstance(future.exception(0), ConnectionLost)
+
+
+def test_job_that_completes_during_a_cancel_has_its_result():
+    def answer(connection) -> None:
+        connection.sock.sendall(pack_response(WORK_COMPLETE, b"H:1", b"result") + b"ERR UNKNOWN_JOB\r\n")
+
+    with _server_that_is_asked_to_cancel(answer) as server:
+        cancelled, future = _cancelled_at(server)
+    assert not cancelled
+    assert future.result(0) == b"result"
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told by WORK_FAIL", "told by OK alone"])
+def test_cancel_that_the_server_confirms_ends_the_job_as_cancelled(told):
+    def answer(connection) -> None:
+        connection.sock.sendall((pack_response(WORK_FAIL, b"H:1") if told else b"") + b"OK\r\n")
+
+    with _server_that_is_asked_to_cancel(answer) as server:
+        cancelled, future = _cancelled_at(server)
+    assert cancelled
+    assert future.cancelled()
 
 
 def test_abandoned_jobs_leave_nothing_behind(client):

@@ -1,0 +1,192 @@
+"""Many threads do at the same time whatever a client can do, with the interpreter switching as often as it can."""
+
+from __future__ import annotations
+
+import pytest
+
+from .support import figure, run_program
+
+# In a process of its own: it forks, changes the switch interval, and a deadlock must not take the tests with it. A
+# deadlock shows the stacks of all threads, because `run_program` sends SIGABRT at its deadline.
+_PROGRAM = """
+import faulthandler, itertools, logging, os, random, signal, sys, threading, time, warnings
+import gearman_pool
+from gearman_pool.errors import GearmanError
+
+# A fork beside threads is what is tested.
+warnings.simplefilter("ignore", DeprecationWarning)
+faulthandler.enable()
+logging.disable(logging.WARNING)
+scenario, seconds, addresses = sys.argv[1], float(sys.argv[2]), sys.argv[3:]
+sys.setswitchinterval(1e-6)
+END = time.monotonic() + seconds
+OPTIONS = {"submit_timeout": 5, "reconnect_backoff": (0.01, 0.05), "max_in_flight": 2000}
+wrong, unexpected, counts, lock = [], [], {}, threading.Lock()
+payloads = itertools.count()
+
+def count(what):
+    with lock:
+        counts[what] = counts.get(what, 0) + 1
+
+def until_end(work):
+    def run():
+        while time.monotonic() < END:
+            try:
+                work()
+            except (GearmanError, TimeoutError) as error:
+                count(type(error).__name__)
+            except BaseException as error:
+                unexpected.append(repr(error))
+                return
+    return run
+
+def run_all(*works):
+    threads = [threading.Thread(target=until_end(work), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds + 25)
+    stuck = [thread.name for thread in threads if thread.is_alive()]
+    if stuck:
+        print("stuck:", stuck, flush=True)
+        os.abort()
+
+class Current:
+    client = gearman_pool.GearmanClient(addresses, **OPTIONS)
+
+futures = []
+
+def submit(retries=0):
+    payload = b"%d" % next(payloads)
+    future = Current.client.submit("echo", payload, max_retries=retries)
+    futures.append((payload, future))
+    if random.random() < 0.3:
+        try:
+            if future.result(20) != payload:
+                wrong.append(payload)
+        finally:
+            count("waited")
+
+def background():
+    Current.client.submit_background("echo", b"x").result(20)
+    count("background")
+
+def cancel():
+    future = Current.client.submit("echo" if random.random() < 0.5 else "nobody", b"c", timeout=10)
+    future.cancel()
+    futures.append((b"c", future))
+
+def look():
+    client = Current.client
+    repr(client), client.stats(), client.servers()
+    if futures:
+        try:
+            client.status(random.choice(futures)[1], timeout=2)
+        except ValueError:
+            pass  # its server has been removed meanwhile
+    count("looked")
+
+def ping():
+    Current.client.ping(1)
+    count("pinged")
+
+def swap():
+    old, Current.client = Current.client, gearman_pool.GearmanClient(addresses, **OPTIONS)
+    time.sleep(random.random() * 0.01)
+    closers = [threading.Thread(target=old.close, args=(random.choice((0, 0, 0.5)),)) for _ in range(2)]
+    for closer in closers:
+        closer.start()
+    for closer in closers:
+        closer.join(20)
+        if closer.is_alive():
+            unexpected.append("close() hangs")
+    count("closed")
+
+def servers():
+    victim = random.choice(addresses[1:])
+    try:
+        Current.client.remove_server(victim, drain=random.random() < 0.5)
+    except ValueError:
+        pass
+    time.sleep(random.random() * 0.01)
+    Current.client.add_server(victim)
+    count("servers changed")
+
+def fork():
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            signal.alarm(20)
+            sys.setswitchinterval(0.005)
+            client = Current.client
+            if client.submit("echo", b"child", max_retries=2).result(15) == b"child":
+                client.close(0)
+                status = 0
+        except gearman_pool.errors.ClientClosed:
+            status = 0  # it was closed in the parent at the moment of the fork
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    count("forked")
+    if status:
+        unexpected.append(f"child ended with {status}")
+    time.sleep(0.02)
+
+SCENARIOS = {
+    "submit": [submit] * 10 + [look, ping],
+    "cancel": [cancel] * 6 + [submit] * 4 + [look],
+    "close": [submit] * 6 + [background, cancel, look, ping, swap],
+    "servers": [lambda: submit(3)] * 6 + [background, cancel, look, servers, servers],
+    "fork": [submit] * 6 + [cancel, look, fork],
+    "all": [lambda: submit(3)] * 5 + [background, cancel, look, ping, swap, servers, fork],
+}
+run_all(*SCENARIOS[scenario])
+deadline = time.monotonic() + 20
+for payload, future in futures:
+    try:
+        result = future.result(max(0.01, deadline - time.monotonic()))
+        count("right" if result == payload else "wrong")
+        if result != payload:
+            wrong.append(payload)
+    except TimeoutError:
+        # A job of its own timeout ends with JobTimeout, which is a TimeoutError too.
+        count("ended" if future.done() else "hung")
+        if not future.done():
+            print("hung:", future, future.request.state, future._connection, flush=True)
+    except BaseException as error:
+        count(type(error).__name__)
+Current.client.close(5)
+left = [thread.name for thread in threading.enumerate() if thread.name.startswith("gearman_pool")]
+deadline = time.monotonic() + 10
+while left and time.monotonic() < deadline:
+    time.sleep(0.02)
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("gearman_pool")]
+print("loop errors", Current.client.stats().loop_errors, "left", left)
+print(counts, flush=True)
+assert not wrong, wrong[:5]
+assert not unexpected, unexpected[:5]
+assert not counts.get("hung"), counts
+assert not left
+assert not Current.client.stats().loop_errors
+"""
+
+SECONDS = 4
+
+
+def _race(scenario: str, addresses: list[str]) -> None:
+    ended = run_program(["-c", _PROGRAM, scenario, str(SECONDS), *addresses], 55)
+    figure(f"{scenario}: {ended.output.strip()}")
+    assert ended.code == 0, f"{ended.output}\n{ended.errors[-6000:]}"
+    assert "Traceback" not in ended.errors, ended.errors[-6000:]
+
+
+@pytest.mark.parametrize("scenario", ["submit", "cancel", "close", "servers", "fork", "all"])
+def test_every_future_ends_and_none_with_anothers_answer(gearmands, c_workers, scenario):
+    servers = [gearmands(), gearmands()]
+    for server in servers:
+        c_workers(server)
+    _race(scenario, [server.address for server in servers])
