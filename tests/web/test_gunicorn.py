@@ -42,11 +42,20 @@ def _ask(port: int, method: str, path: str, body: bytes = b"") -> tuple[int, byt
 class _Application:
     """An example under gunicorn: preloaded, two workers of eight threads."""
 
-    def __init__(self, module: str, servers: list[str], max_retries: int, log: Path) -> None:
+    def __init__(
+        self,
+        module: str,
+        servers: list[str],
+        max_retries: int,
+        log: Path,
+        worker_class: str = "gthread",
+        folder: Path = EXAMPLES,
+    ) -> None:
         self.port = _free_port()
         self.log = log
-        command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--worker-class", "gthread"]
-        command += ["--threads", "8", "--bind", f"127.0.0.1:{self.port}", "--chdir", str(EXAMPLES), f"{module}:app"]
+        command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--worker-class", worker_class]
+        command += ["--threads", "8"] if worker_class == "gthread" else []
+        command += ["--bind", f"127.0.0.1:{self.port}", "--chdir", str(folder), f"{module}:app"]
         package = str(EXAMPLES.parents[1])
         environment = {**os.environ, "GEARMAN_SERVERS": ",".join(servers), "MAX_RETRIES": str(max_retries)}
         environment["PYTHONPATH"] = os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])
@@ -138,3 +147,29 @@ def test_application_uses_jobs_of_all_kinds(gearmand, php_worker, tmp_path, modu
         assert _ask(application.port, "POST", "/run/fail") == (503, b"JobFailed")
     finally:
         application.close()
+
+
+@pytest.mark.parametrize("worker_class", ["sync", "gthread"])
+def test_client_that_the_master_used_before_the_fork_works_in_its_workers(gearmand, c_worker, tmp_path, worker_class):
+    folder = Path(__file__).parent / "programs"
+    application = _Application("used_before_fork", [gearmand.address], 0, tmp_path / "log", worker_class, folder)
+    outcomes: list[tuple[int, bool]] = []
+
+    def load(thread: int) -> None:
+        for number in range(50):
+            query = f"{thread}-{number}"
+            status, body = _ask(application.port, "GET", f"/?{query}")
+            outcomes.append((status, body == query.encode()))
+
+    threads = [threading.Thread(target=load, args=(number,)) for number in range(8)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        # The master's connection is as it was, and its jobs still stand.
+        assert gearmand.jobs("nobody") == 20
+    finally:
+        log = application.close()
+    assert Counter(outcomes) == {(200, True): 400}, log[-3000:]
+    assert "Traceback" not in log
