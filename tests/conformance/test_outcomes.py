@@ -104,7 +104,7 @@ def test_job_timeout_ends_the_job_here_and_late_packets_are_only_counted(client,
     raw_worker.next_job().complete(b"right")
     assert following.result(10) == b"right"
     assert client.stats().late_packets == 4
-    assert client.stats().in_flight == 0
+    wait_until(lambda: client.stats().in_flight == 0, message="nothing is in flight")
     assert not future.request.data_updates
 
 

@@ -85,7 +85,7 @@ def test_what_the_server_would_misread_is_refused_and_nothing_is_written(argumen
         with pytest.raises((ValueError, TypeError)):
             client.submit_multiple_requests([hand_made], poll_timeout=10)
         assert hand_made.state == "UNKNOWN"
-        assert client.stats().in_flight == 0
+        wait_until(lambda: client.stats().in_flight == 0, message="nothing is in flight")
         # An answer now means that all that was written before has been read.
         assert client.ping(10)[server.address] is not None
         assert server.received == []
