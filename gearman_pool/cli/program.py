@@ -11,7 +11,7 @@ from types import ModuleType
 
 from .. import __version__, gearman_root_logger
 from ..errors import GearmanError
-from . import cancel, jobs, maxqueue, ping, status, submit, version, workers
+from . import cancel, jobs, maxqueue, ping, status, submit, version, work, workers
 from .exits import EXIT_CODES, INTERRUPTED, OK, CommandError, code_of, text_of
 from .output import PROGRAM, complain
 
@@ -21,6 +21,7 @@ __all__ = ["main", "make_parser"]
 #: ``add_arguments(parser)`` and ``run(args) -> int``.
 _COMMANDS: dict[str, ModuleType] = {
     "submit": submit,
+    "work": work,
     "status": status,
     "workers": workers,
     "jobs": jobs,
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: as argparse does, for ``--help`` and wrong usage.
     """
     args = make_parser().parse_args(argv)
+    args.argv = list(sys.argv[1:] if argv is None else argv)
     # Nothing is to be printed but what the command prints; ``work`` sets up logging of its own.
     gearman_root_logger.addHandler(NullHandler())
     try:

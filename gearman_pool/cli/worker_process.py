@@ -1,0 +1,84 @@
+"""One worker process as its supervisor sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from time import monotonic
+
+from .reports import Report, ReportReader
+
+__all__ = ["WorkerProcess"]
+
+
+class WorkerProcess:
+    """A worker process, running from the constructor on, in a session of its own: Ctrl-C reaches the supervisor only.
+
+    Attributes:
+        slot: The number of its place, which its successor takes.
+        started: When, on the monotonic clock.
+        report: What it said last of itself.
+        told_to_stop: Whether it was sent SIGTERM.
+        connected: Whether it may say more.
+        sock: Readable when it has something to say, or has ended.
+    """
+
+    def __init__(self, slot: int, arguments: Sequence[str]) -> None:
+        self.slot = slot
+        self.started = monotonic()
+        self.report = Report()
+        self.told_to_stop = False
+        self.connected = True
+        self.sock, theirs = socket.socketpair()
+        self.sock.setblocking(False)
+        self._reader = ReportReader(self.sock)
+        number = theirs.fileno()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gearman_pool", *arguments, "--child-fd", str(number)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[number],
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    def read(self) -> None:
+        """Take what it has said."""
+        if self.connected:
+            report, self.connected = self._reader.read()
+            self.report = report or self.report
+
+    def stop(self) -> None:
+        """Have it finish its jobs and end."""
+        if not self.told_to_stop:
+            self.told_to_stop = True
+            # Not by Popen, which would wait for it if it has just ended.
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, and all that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def has_ended(self) -> bool:
+        """Whether it has ended and is to be buried."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def bury(self) -> int:
+        """Wait for its end, kill what it has left behind, and return its exit code as `subprocess` gives it."""
+        # Its number cannot be another's until it has been waited for, so that what is killed is its group.
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        self.kill()
+        code = self._process.wait()
+        self.read()
+        self.sock.close()
+        return code
