@@ -6,12 +6,15 @@ import ast
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+
+from gearman_pool import GearmanClient, JSONEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gearman_pool"
@@ -99,6 +102,66 @@ def test_python_gearmans_page_works_as_it_stands(gearmand, c_worker):
     (_, block), *_ = python_blocks(ROOT / "docs" / "python_gearman.rst")
     block = block.replace("localhost:4730", gearmand.address)
     assert run(program=f"{block}\nprint(request.state, request.result)") == "COMPLETE b'!dlroW olleH'\n"
+
+
+def start(program):
+    """Start a program as a file of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(program)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_worker_of_the_workers_page_works_until_it_is_told_to_stop(gearmand, tmp_path):
+    (_, block), *_ = python_blocks(ROOT / "docs" / "worker.rst")
+    program = tmp_path / "worker.py"
+    program.write_text(block.replace('"10.0.0.1:4730", "10.0.0.2"', f'"{gearmand.address}"'))
+    assert gearmand.address in program.read_text()
+    with start(program) as process, GearmanClient([gearmand.address]) as client:
+        try:
+            assert client.submit("reverse", b"abc").result(30) == b"cba"
+            process.send_signal(signal.SIGTERM)
+            assert process.communicate(timeout=30) == ("", "")
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+def test_hooks_of_the_workers_page_run(gearmand, tmp_path):
+    _, (_, block), *_ = python_blocks(ROOT / "docs" / "worker.rst")
+    use = f"""
+import types
+database = types.SimpleNamespace(rollback=lambda: print("rolled back"))
+worker = Worker(["{gearmand.address}"], max_jobs=2)
+worker.register_task("double", lambda job: job.data * 2)
+worker.work()
+"""
+    program = tmp_path / "worker.py"
+    program.write_text(block + use)
+    with start(program) as process, GearmanClient([gearmand.address], data_encoder=JSONEncoder) as client:
+        try:
+            assert [client.submit("double", number).result(30) for number in (1, 2)] == [2, 4]
+            output, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, set(output.splitlines()), errors) == (0, {"rolled back"}, "")
+
+
+#: Which blocks are programs by themselves, by document and place; each has a test above.
+PROGRAMS = {("README.md", 1), ("index.rst", 1), ("python_gearman.rst", 1), ("worker.rst", 1), ("worker.rst", 2)}
+
+
+def test_every_program_in_the_docs_is_run():
+    found = set()
+    for path in DOCUMENTS:
+        for number, (_, block) in enumerate(python_blocks(path), 1):
+            if re.match(r"(import|from) ", block):
+                found.add((path.name, number))
+    assert found == PROGRAMS, "a block that starts with an import is a program: have a test run it, and name it here"
 
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.rst"))]
