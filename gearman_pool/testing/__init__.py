@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
-from .proxy import FaultProxy
-from .server import EmbeddedServer, ServedJob, ServerStats
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["EmbeddedServer", "FaultProxy", "ServedJob", "ServerStats"]
+if TYPE_CHECKING:
+    from ..inline import EagerClient, SubmittedJob
+    from .gearmand import Gearmand
+    from .proxy import FaultProxy
+    from .server import EmbeddedServer, ServedJob, ServerStats
+
+__all__ = ["EagerClient", "EmbeddedServer", "FaultProxy", "Gearmand", "ServedJob", "ServerStats", "SubmittedJob"]
+
+# Loaded when they are first asked for; see `gearman_pool`.
+_HOMES = {
+    "EagerClient": "gearman_pool.inline",
+    "SubmittedJob": "gearman_pool.inline",
+    "Gearmand": "gearman_pool.testing.gearmand",
+    "FaultProxy": "gearman_pool.testing.proxy",
+    "EmbeddedServer": "gearman_pool.testing.server",
+    "ServedJob": "gearman_pool.testing.server",
+    "ServerStats": "gearman_pool.testing.server",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,355 @@
+"""`EagerClient`: a client without servers, for unit tests: it runs each job in the caller's thread, before it returns.
+
+It is `GearmanClient` with another engine, so that arguments are checked, payloads encoded, jobs moved through their
+states and futures resolved by the same code; and the tasks are run by `GearmanWorker` with another engine, through the
+same hooks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .announcer import Announcer
+from .callbacks import CallbackThreads
+from .client import GearmanClient
+from .dispatch import Dispatcher
+from .errors import ClientClosed, InvalidWorkerState, JobFailed, JobTimeout
+from .future import JobFuture
+from .options import ServerAddress, parse_server
+from .protocol.client import DATA, STATUS, WARNING, number
+from .protocol.commands import Command
+from .protocol.packets import Packet, split_arguments
+from .protocol.session import Entry
+from .transport.pool import Query, Server, ServerState
+from .worker import GearmanWorker
+from .worker_engine import Assignment, Slot, WorkerEngine
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import ClientOptionsDict
+
+__all__ = ["EagerClient", "SubmittedJob"]
+
+log = logging.getLogger("gearman_pool.testing.eager")
+
+_UPDATES = {Command.WORK_STATUS: STATUS, Command.WORK_DATA: DATA, Command.WORK_WARNING: WARNING}
+
+#: Where jobs seem to be, unless servers are given.
+_NOWHERE = "eager.invalid:4730"
+
+_HEADER = 12
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """A job that an `EagerClient` was given.
+
+    Attributes:
+        task, data, unique, priority, background: What it was submitted with; ``data`` as it was before encoding.
+        at: When it was to run, in seconds since the epoch; None for at once.
+        future: Its future, which is done.
+    """
+
+    task: str
+    data: Any = field(repr=False)
+    unique: str
+    priority: str | None
+    background: bool
+    at: float | None
+    future: JobFuture
+
+
+class _Callbacks(CallbackThreads):
+    """Runs callbacks where they are due, in the caller's thread: a test finds their effects when `submit` returns."""
+
+    def submit(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception:
+            log.exception("a callback failed")
+
+
+class _Session:
+    """What there is of a connection's session."""
+
+    def forget(self, handle: str, token: object) -> None:
+        """Nothing is kept."""
+
+    def find(self, handle: str) -> None:
+        """Nothing is in flight."""
+
+
+class _Connection:
+    """What there is of a connection: jobs need to say where they are."""
+
+    closed = False
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.session = _Session()
+
+
+class _WorkerEngine:
+    """Takes what a task sends straight to the future of its job. Stands where `WorkerEngine` does in a worker."""
+
+    stopping = False
+
+    def __init__(self, dispatcher: _Dispatcher) -> None:
+        self.held: dict[Assignment, None] = {}
+        self._dispatcher = dispatcher
+        self._futures: dict[Assignment, JobFuture] = {}
+
+    def begin(self, assignment: Assignment, future: JobFuture) -> None:
+        self.held[assignment] = None
+        self._futures[assignment] = future
+
+    def forget(self, assignment: Assignment) -> None:
+        self.held.pop(assignment, None)
+        del self._futures[assignment]
+
+    def send(self, assignment: Assignment, command: Command, *arguments: bytes) -> bool:
+        if assignment not in self.held:
+            return False
+        self._dispatcher.update(assignment, self._futures[assignment], command, arguments)
+        return True
+
+    def finish(self, assignment: Assignment, outcome: str, command: Command, *arguments: bytes) -> Entry | None:
+        if self.held.pop(assignment, self) is not self:
+            self._dispatcher.end(self._futures[assignment], command, arguments)
+        return None
+
+    def fence(self, query: Query, connections: list[Any]) -> None:
+        for connection in connections:
+            query.answered(connection, None)
+
+    def register(self, *_: object) -> None:
+        """The worker's own table is looked at for each job."""
+
+    unregister = set_client_id = register
+
+
+class _Dispatcher(Dispatcher):
+    """Runs jobs in place of sending them. No thread, no socket: what is the I/O thread's elsewhere is the caller's."""
+
+    worker: GearmanWorker
+
+    def begin(self, worker: GearmanWorker) -> None:
+        """Take the worker whose tasks are run."""
+        self.worker = worker
+        self.callbacks = _Callbacks(self.io.name)
+        self.announcer = Announcer(self.callbacks, self.options.listeners, log)
+        self._sweeping = True
+        self._numbers = itertools.count(1)
+        self._engine = _WorkerEngine(self)
+        for server in self.pool.servers:
+            _bring_up(server)
+
+    def start(self) -> None:
+        if self.refusing is not None:
+            raise ClientClosed(self.refusing)
+
+    def submit(self, future: JobFuture, command: Command, *arguments: bytes, timeout: float | None) -> None:
+        self.start()
+        task, unique = arguments[:2]
+        payload = arguments[-1]
+        ability = self.worker._abilities.get(task)
+        if ability is None:
+            known = ", ".join(sorted(self.worker.worker_abilities)) or "none"
+            name = task.decode("utf-8", "replace")
+            raise LookupError(f"no task {name!r} is registered with this EagerClient; there are: {known}")
+        future._dispatcher = self
+        started = future._started = self.io.clock()
+        request = future.request
+        request._move("PENDING")
+        request.connection_attempts += 1
+        connection: Any = _Connection(self.pool.servers[next(self._numbers) % len(self.pool.servers)])
+        handle = f"H:eager:{next(self._numbers)}"
+        self._accepted(connection, future, handle)
+        assignment = Assignment(connection, Slot(), ability, (handle.encode(), task, unique, payload))
+        self._engine.begin(assignment, future)
+        try:
+            with _working(self.worker, self._engine):
+                self.worker._execute(assignment)
+        finally:
+            self._engine.forget(assignment)
+            if not future.done():
+                # SystemExit and its like have left the task; the exception goes on to the caller.
+                self._worker_failed(future, JobFailed("the task left without a result"))
+        if timeout is not None and self.io.clock() - started > timeout and not request.background:
+            took = self.io.clock() - started
+            text = f"task {request.job.task!r} took {took:.3f} s, longer than its timeout of {timeout:g} s"
+            future._exception = JobTimeout(text, maybe_sent=True)
+
+    def update(self, assignment: Assignment, future: JobFuture, command: Command, arguments: tuple[bytes, ...]) -> None:
+        """A task has sent something."""
+        if future.request.background:
+            return
+        kind = _UPDATES[command]
+        value: Any = (number(arguments[0]), number(arguments[1])) if kind == STATUS else arguments[0]
+        self._updated(assignment.connection, future, kind, value)
+
+    def end(self, future: JobFuture, command: Command, arguments: tuple[bytes, ...]) -> None:
+        """A job is done."""
+        if future.request.background:
+            return
+        if command == Command.WORK_COMPLETE:
+            self._completed(future, arguments[0])
+        elif command == Command.WORK_EXCEPTION:
+            self._worker_raised(future, arguments[0])
+        else:
+            self._failed(future)
+
+    def ask(self, server: Server | None, packet: Packet, reply: int, query: Query, timeout: float) -> None:
+        """Answer as a server does that has no jobs: each was done before anybody could ask."""
+        self.start()
+        assert isinstance(packet, bytes)
+        connection: Any = _Connection(server or self.pool.servers[0])
+        nothing = [b"0", b"0", b"0", b"0"]
+        if reply == Command.ECHO_RES:
+            query.answered(connection, [packet[_HEADER:]])
+        elif reply == Command.STATUS_RES:
+            query.answered(connection, [*split_arguments(Command.GET_STATUS, packet[_HEADER:]), *nothing])
+        else:
+            query.answered(connection, [packet[_HEADER:], *nothing, b"0"])
+
+
+class _working:  # noqa: N801 - used as a function
+    """For the length of a block a worker's tasks send to this engine."""
+
+    def __init__(self, worker: GearmanWorker, engine: _WorkerEngine) -> None:
+        self._worker = worker
+        self._new: Any = engine
+
+    def __enter__(self) -> None:
+        self._old: WorkerEngine | None = self._worker._engine
+        if isinstance(self._old, WorkerEngine):
+            raise InvalidWorkerState("the worker is running; give the EagerClient one that is not")
+        self._worker._engine = self._new
+
+    def __exit__(self, *_: object) -> None:
+        self._worker._engine = self._old
+
+
+def _bring_up(server: Server) -> None:
+    server.move(ServerState.CONNECTING)
+    server.move(ServerState.UP)
+    server.latency = 0.0
+
+
+class EagerClient(GearmanClient):
+    """A `GearmanClient` without servers, for unit tests: each job runs in the caller's thread before `submit` returns.
+
+    It checks arguments, encodes payloads and results, and gives futures as `GearmanClient` does; they are done at once.
+    A task that is not registered is a LookupError. Callbacks run in the caller's thread. ``at=`` does not delay a job,
+    and ``timeout=`` does not interrupt one, but the future of one that took longer raises `JobTimeout`.
+
+    Args:
+        host_list: Servers to seem to talk with; one that does not exist if None.
+        worker: A worker whose tasks, hooks and encoder are used; it must not be running. One without tasks, and with
+            this client's encoder and prefix, if None.
+        options: Those of `GearmanClient`.
+
+    Example::
+
+        client = EagerClient()
+
+        @client.task("reverse")
+        def reverse(job):
+            return job.data[::-1]
+
+        assert client.submit("reverse", b"abc").result() == b"cba"
+        client.assert_submitted("reverse", data=b"abc")
+    """
+
+    def __init__(
+        self,
+        host_list: str | bytes | Iterable[Any] | None = None,
+        *,
+        worker: GearmanWorker | None = None,
+        **options: Unpack[ClientOptionsDict],
+    ) -> None:
+        super().__init__(_NOWHERE if host_list is None else host_list, **options)
+        if worker is None:
+            worker = GearmanWorker(data_encoder=self.data_encoder, prefix=self.options.prefix)
+        #: The worker whose tasks are run.
+        self.worker = worker
+        #: All jobs since the start or the last `clear`, oldest first.
+        self.submitted: list[SubmittedJob] = []
+        dispatcher = self._dispatcher
+        assert isinstance(dispatcher, _Dispatcher)
+        dispatcher.begin(worker)
+
+    def _new_dispatcher(self, addresses: tuple[ServerAddress, ...]) -> Dispatcher:
+        found = self._connection
+        return _Dispatcher(addresses, self.options, found, self._decode, self.random_unique_bytes)
+
+    def _send(self, future: JobFuture, timeout: float | None) -> None:
+        request = future.request
+        job = request.gearman_job
+        at = None if future._epoch is None else float(future._epoch)
+        name = job.task if isinstance(job.task, str) else bytes(job.task).decode("utf-8", "surrogateescape")
+        submitted = SubmittedJob(name, job.data, str(job.unique), request.priority, request.background, at, future)
+        super()._send(future, timeout)
+        self.submitted.append(submitted)
+
+    # ---- tasks -----------------------------------------------------------------------------------------------------
+
+    def task(self, task: Any, *, timeout: float | None = None) -> Any:
+        """Register the decorated function, as `GearmanWorker.task` does."""
+        return self.worker.task(task) if callable(task) else self.worker.task(task, timeout=timeout)
+
+    def register_task(self, task: str | bytes, callback_function: Callable[..., Any]) -> str | bytes:
+        """Run jobs of this task by calling a function, as `GearmanWorker.register_task` does."""
+        return self.worker.register_task(task, callback_function)
+
+    # ---- looking ---------------------------------------------------------------------------------------------------
+
+    def assert_submitted(self, task: str, **expected: Any) -> SubmittedJob:
+        """Return the last job of a task that has these attributes of `SubmittedJob`.
+
+        Raises:
+            AssertionError: there is none; the text lists what there is.
+
+        Example::
+
+            client.assert_submitted("mail", data=b"...", background=True)
+        """
+        for job in reversed(self.submitted):
+            if job.task == task and all(getattr(job, name) == value for name, value in expected.items()):
+                return job
+        found = "\n".join(f"  {job.task} data={job.data!r} background={job.background}" for job in self.submitted)
+        wanted = ", ".join([repr(task), *(f"{name}={value!r}" for name, value in expected.items())])
+        raise AssertionError(f"no job was submitted like {wanted}; there were:\n{found or '  none'}")
+
+    def clear(self) -> None:
+        """Forget what was submitted."""
+        self.submitted.clear()
+
+    # ---- servers ---------------------------------------------------------------------------------------------------
+
+    def add_server(self, server: Any) -> None:
+        """Seem to talk with one more server."""
+        address = parse_server(server)
+        pool = self._dispatcher.pool
+        if all(other.address != address for other in pool.servers):
+            added = Server(address)
+            _bring_up(added)
+            pool.servers = (*pool.servers, added)
+
+    def remove_server(self, server: Any, drain: bool = True) -> None:
+        """Seem to talk with one server less.
+
+        Raises:
+            ValueError: there is no such server, or it is the last one.
+        """
+        address = parse_server(server)
+        pool = self._dispatcher.pool
+        left = tuple(other for other in pool.servers if other.address != address)
+        if not left or len(left) == len(pool.servers):
+            raise ValueError(f"{address} cannot be removed: it is not one of the servers, or it is the last one")
+        pool.servers = left

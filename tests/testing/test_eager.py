@@ -1,0 +1,354 @@
+"""`EagerClient`: what a unit test sees is what a server and a worker would give."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+
+import pytest
+
+from gearman_pool import GearmanClient, GearmanWorker, JobUpdate, JSONEncoder
+from gearman_pool.errors import ClientClosed, EncodeError, JobException, JobFailed, JobTimeout
+from gearman_pool.testing import EagerClient, EmbeddedServer
+from tests.support.running import running
+
+
+@pytest.fixture
+def client():
+    with EagerClient() as client:
+        yield client
+
+
+# ---- parity: the same through a server and a worker ----------------------------------------------------------------
+
+
+def reverse(job):
+    return job.data[::-1]
+
+
+def two_arguments(worker, job):
+    worker.send_job_status(job, 1, 2)
+    worker.send_job_data(job, b"part")
+    return b"two"
+
+
+def stream(job):
+    for number in range(3):
+        job.send_status(number + 1, 3)
+        yield b"%d" % number
+    job.send_warning(b"careful")
+    return b"end"
+
+
+def nothing(job):
+    return None
+
+
+def text(job):
+    return f"{job.task} {job.unique}"
+
+
+def fail(job):
+    raise ValueError(f"not {job.data!r}")
+
+
+def refuse(worker, job):
+    worker.send_job_failure(job)
+
+
+def unencodable(job):
+    return object()
+
+
+def finish_by_hand(worker, job):
+    worker.send_job_complete(job, b"by hand")
+    job.send_data(b"too late")
+    return b"ignored"
+
+
+TASKS = [reverse, two_arguments, stream, nothing, text, fail, refuse, unencodable, finish_by_hand]
+
+
+def outcome(client, task, **options):
+    """All that a caller can see of a job."""
+    future = client.submit(task, b"data", unique="u-1", **options)
+    error = future.exception(10)
+    updates = []
+    try:
+        updates.extend(future.updates(10))
+    except JobFailed:
+        pass
+    request = future.request
+    return {
+        "result": None if error else future.result(0),
+        "error": type(error),
+        "text": str(error),
+        "data": getattr(error, "data", None),
+        "about": None if error is None else (error.task, error.unique, error.maybe_sent, error.retryable),
+        "updates": updates,
+        "progress": future.progress,
+        "state": (request.state, request.complete, request.timed_out, request.connection_failed),
+        "attempts": (request.connection_attempts, request.max_connection_attempts),
+        "request": (request.result, request.exception),
+        "done": (future.done(), future.cancelled(), future.running()),
+    }
+
+
+def outcome_of_the_older_layer(client, task):
+    request = client.submit_job(task, b"data", unique="u-2", poll_timeout=10)
+    return (
+        request.state,
+        request.result,
+        request.exception,
+        list(request.data_updates),
+        list(request.warning_updates),
+        request.status.get("numerator"),
+        request.timed_out,
+    )
+
+
+@pytest.fixture(scope="module")
+def real():
+    """A client whose jobs go through sockets, a server and a worker."""
+    with EmbeddedServer() as server, GearmanClient([server.address]) as client:
+        worker = GearmanWorker([server.address])
+        for task in TASKS:
+            worker.register_task(task.__name__, task)
+        with running(worker):
+            client.ping()
+            yield client
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    with caplog.at_level(logging.CRITICAL, "gearman_pool"):
+        yield
+
+
+@pytest.mark.parametrize("task", [task.__name__ for task in TASKS])
+def test_outcome_is_the_one_of_a_real_server_and_worker(client, real, task):
+    for function in TASKS:
+        client.register_task(function.__name__, function)
+    assert outcome(client, task) == outcome(real, task)
+    assert outcome_of_the_older_layer(client, task) == outcome_of_the_older_layer(real, task)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"task": ""},
+        {"task": "a\0b"},
+        {"task": 3},
+        {"task": "reverse", "data": object()},
+        {"task": "reverse", "unique": "x" * 64},
+        {"task": "reverse", "unique": ""},
+        {"task": "reverse", "priority": "URGENT"},
+        {"task": "reverse", "timeout": -1},
+        {"task": "reverse", "max_retries": -1},
+    ],
+)
+def test_what_a_client_refuses_is_refused_alike(client, real, arguments):
+    client.register_task("reverse", reverse)
+    with pytest.raises(Exception) as expected:
+        real.submit(**arguments)
+    with pytest.raises(type(expected.value)) as caught:
+        client.submit(**arguments)
+    assert str(caught.value) == str(expected.value)
+    assert client.submitted == []
+
+
+# ---- tasks ---------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_task_is_told_with_those_that_there_are(client):
+    client.register_task("known", reverse)
+    with pytest.raises(LookupError, match=r"'unknown'.*there are: known"):
+        client.submit("unknown")
+    with pytest.raises(LookupError):
+        client.submit_background("unknown")
+    assert client.submitted == []
+
+
+def test_tasks_hooks_and_encoder_of_a_worker_are_used():
+    calls = []
+
+    class Worker(GearmanWorker):
+        data_encoder = JSONEncoder
+
+        def on_job_complete(self, current_job, job_result):
+            calls.append(job_result)
+            return super().on_job_complete(current_job, job_result + 1)
+
+        def after_job(self):
+            calls.append("after")
+            return True
+
+    worker = Worker()
+    worker.register_task("sum", lambda job: sum(job.data))
+    with EagerClient(worker=worker, data_encoder=JSONEncoder) as client:
+        assert client.submit("sum", [1, 2]).result() == 4
+    assert calls[0] == 3
+
+
+def test_running_worker_is_refused():
+    worker = GearmanWorker(["127.0.0.1:1"])
+    worker.register_task("task", reverse)
+    with running(worker, wait_ready=False), EagerClient(worker=worker) as client:
+        while worker._engine is None:
+            pass
+        with pytest.raises(Exception, match="running"):
+            client.submit("task")
+
+
+def test_payloads_and_results_go_through_the_encoder_both_ways():
+    with EagerClient(data_encoder=JSONEncoder) as client:
+        client.register_task("pair", lambda job: [job.data, job.data])
+        assert client.submit("pair", {"a": (1,)}).result() == [{"a": [1]}, {"a": [1]}]
+        with pytest.raises(EncodeError):
+            client.submit("pair", {1, 2})
+        client.register_task("bad", lambda job: {1, 2})
+        with pytest.raises(JobException):
+            client.submit("bad", 1).result()
+
+
+def test_prefix_is_left_out_of_the_tasks_name():
+    with EagerClient(prefix="staging.") as client:
+        client.register_task("name", lambda job: job.task)
+        assert client.submit("name").result() == b"name"
+
+
+def test_task_may_submit_through_the_same_client(client):
+    client.register_task("inner", reverse)
+    client.register_task("outer", lambda job: client.submit("inner", job.data).result() + b"!")
+    assert client.submit("outer", b"abc").result() == b"cba!"
+    assert [job.task for job in client.submitted] == ["inner", "outer"]
+
+
+def test_system_exit_in_a_task_reaches_the_caller(client):
+    def leave(job):
+        raise SystemExit(3)
+
+    client.register_task("leave", leave)
+    with pytest.raises(SystemExit):
+        client.submit("leave")
+
+
+# ---- futures -------------------------------------------------------------------------------------------------------
+
+
+def test_futures_are_real_and_done(client):
+    client.register_task("reverse", reverse)
+    futures = [client.submit("reverse", b"%d0" % number) for number in range(3)]
+    done, left = concurrent.futures.wait(futures, 1)
+    assert (len(done), len(left)) == (3, 0)
+    assert {future.result() for future in concurrent.futures.as_completed(futures)} == {b"00", b"01", b"02"}
+    assert list(client.map("reverse", [b"12", b"34"])) == [b"21", b"43"]
+
+    async def use():
+        return await client.submit("reverse", b"ab"), await asyncio.wrap_future(client.submit("reverse", b"cd"))
+
+    assert asyncio.run(use()) == (b"ba", b"dc")
+
+
+def test_callbacks_have_run_when_submit_returns(client):
+    seen = []
+    client.register_task("stream", stream)
+    future = client.submit(
+        "stream",
+        on_data=seen.append,
+        on_status=lambda n, d: seen.append((n, d)),
+        on_warning=seen.append,
+    )
+    future.add_done_callback(lambda future: seen.append(future.result()))
+    assert seen == [(1, 3), b"0", (2, 3), b"1", (3, 3), b"2", b"careful", b"end"]
+    assert list(future.updates()) == []
+
+
+def test_updates_of_a_failed_job_come_before_its_error(client):
+    @client.task("task")
+    def task(job):
+        yield b"part"
+        raise ValueError
+
+    updates = client.submit("task").updates()
+    assert next(updates) == JobUpdate("data", b"part")
+    with pytest.raises(JobException):
+        next(updates)
+
+
+def test_job_that_took_longer_than_its_timeout_is_a_job_timeout(client):
+    import time
+
+    def slow(job):
+        end = time.monotonic() + 0.05
+        while time.monotonic() < end:
+            pass
+
+    client.register_task("slow", slow)
+    with pytest.raises(JobTimeout, match="longer than its timeout"):
+        client.submit("slow", timeout=0.01).result()
+    assert client.submit("slow", timeout=10).result() == b""
+
+
+def test_background_jobs_run_and_resolve_to_references(client):
+    ran = []
+    client.register_task("task", ran.append)
+    reference = client.submit_background("task", b"x", unique="u").result()
+    assert (reference.unique, len(ran)) == ("u", 1)
+    client.submit_background("task", at=4_000_000_000).result()
+    assert client.submitted[-1].at == 4_000_000_000
+    assert not client.status(reference).known
+    assert client.submit_job("task", b"", background=True).complete
+
+
+def test_background_job_that_fails_is_logged_and_its_future_is_not_harmed(client, caplog):
+    client.register_task("fail", fail)
+    with caplog.at_level(logging.ERROR, "gearman_pool.worker"):
+        assert client.submit_background("fail").result().handle
+    assert "ValueError" in caplog.text
+
+
+# ---- the rest of the interface -------------------------------------------------------------------------------------
+
+
+def test_servers_seem_to_be_up_and_can_change(client):
+    assert [server.state for server in client.servers()] == ["UP"]
+    assert len(client.ping()) == 1
+    client.register_task("reverse", reverse)
+    client.add_server("other:4731")
+    client.add_server("other:4731")
+    assert len(client.servers()) == 2
+    client.remove_server("eager.invalid")
+    assert str(client.submit("reverse", b"x").job.connection) == "other:4731"
+    with pytest.raises(ValueError, match="last"):
+        client.remove_server("other:4731")
+    assert client.stats().jobs_completed == 1
+    assert not client.status(unique="u").known
+
+
+def test_closed_client_refuses_and_no_thread_was_ever_started():
+    import threading
+
+    before = threading.active_count()
+    client = EagerClient()
+    client.register_task("reverse", reverse)
+    client.submit("reverse", b"x").result()
+    client.close()
+    with pytest.raises(ClientClosed):
+        client.submit("reverse")
+    assert threading.active_count() == before
+
+
+def test_what_was_submitted_can_be_asserted(client):
+    client.register_task("mail", lambda job: b"")
+    client.submit("mail", "text", priority="HIGH")
+    client.submit_background("mail", b"later", unique="u")
+    job = client.assert_submitted("mail", data="text", priority="HIGH")
+    assert job.future.result() == b""
+    assert client.assert_submitted("mail").unique == "u"
+    with pytest.raises(AssertionError, match=r"data='other'[\s\S]*mail data='text'"):
+        client.assert_submitted("mail", data="other")
+    client.clear()
+    with pytest.raises(AssertionError, match="none"):
+        client.assert_submitted("mail")
