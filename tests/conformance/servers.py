@@ -57,6 +57,14 @@ class ConformanceServer(RunningServer):
         self.kill()
         self.start()
 
+    def pause(self) -> None:
+        """Freeze it: connects still succeed, nothing is answered."""
+        raise NotImplementedError
+
+    def resume(self) -> None:
+        """Let a frozen one go on; does nothing to one that is not."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """End it for good."""
         raise NotImplementedError
@@ -104,6 +112,12 @@ class Embedded(ConformanceServer):
 
     def kill(self) -> None:
         self._server.stop()
+
+    def pause(self) -> None:
+        self._server.pause()
+
+    def resume(self) -> None:
+        self._server.resume()
 
     def close(self) -> None:
         self._server.stop()
