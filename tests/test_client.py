@@ -128,7 +128,7 @@ def test_delayed_job_is_known_and_not_run_before_its_time(client, raw_worker):
         {"timeout": 0},
         {"timeout": float("nan")},
         {"max_retries": -1},
-        {"data": object()},
+        {"data": {"a": 1}},
         {"data": 7},
     ],
     ids=str,

@@ -151,8 +151,39 @@ worker.work()
     assert (process.returncode, set(output.splitlines()), errors) == (0, {"rolled back"}, "")
 
 
+def test_testing_page_works_as_it_stands():
+    eager, view, plugin, embedded = (block for _, block in python_blocks(ROOT / "docs" / "testing.rst"))
+    run(program=eager)
+    run(program=embedded)
+    # A stand-in for the application of the page, whose view submits through its module's client.
+    application = """
+import sys, types
+from gearman_pool import GearmanWorker
+views, tasks, app = types.ModuleType("myapp.views"), types.ModuleType("myapp.tasks"), types.ModuleType("myapp")
+tasks.worker = GearmanWorker(["127.0.0.1:1"])
+tasks.worker.register_task("reverse", lambda job: job.data[::-1])
+class Client:
+    def post(self, path, data):
+        return types.SimpleNamespace(data=views.client.submit(path.rpartition("/")[2], data).result())
+app.views, app.tasks, app.app = views, tasks, types.SimpleNamespace(test_client=Client)
+sys.modules.update({"myapp": app, "myapp.views": views, "myapp.tasks": tasks})
+views.client = None
+"""
+    run(program=f"{application}\n{view}\nimport pytest\ntest_view(pytest.MonkeyPatch())")
+    assert "def test_round_trip(gearman_client, gearman_worker)" in plugin
+
+
 #: Which blocks are programs by themselves, by document and place; each has a test above.
-PROGRAMS = {("README.md", 1), ("index.rst", 1), ("python_gearman.rst", 1), ("worker.rst", 1), ("worker.rst", 2)}
+PROGRAMS = {
+    ("README.md", 1),
+    ("index.rst", 1),
+    ("python_gearman.rst", 1),
+    ("worker.rst", 1),
+    ("worker.rst", 2),
+    ("testing.rst", 1),
+    ("testing.rst", 2),
+    ("testing.rst", 4),
+}
 
 
 def test_every_program_in_the_docs_is_run():
