@@ -131,7 +131,7 @@ def test_delayed_job_is_known_and_not_run_before_its_time(client, raw_worker):
         {"data": {"a": 1}},
         {"data": 7},
     ],
-    ids=str,
+    ids=lambda arguments: str(arguments).partition(" at 0x")[0][:40],
 )
 def test_bad_input_is_refused_before_anything_is_written(gearmand, client, arguments):
     client.ping()
