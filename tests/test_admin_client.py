@@ -119,11 +119,12 @@ def test_making_one_starts_no_thread_and_opens_no_socket(gearmand: Gearmand) -> 
     with GearmanAdminClient([gearmand.address], name="idle") as admin:
         assert repr(admin) == f"<GearmanAdminClient {gearmand.address} DOWN>"
         assert threading.active_count() == threads
-        assert gearmand.connections() == 0
+        # The server forgets those that the test itself made a moment after their end.
+        wait_until(lambda: gearmand.connections() == 0)
         admin.establish_admin_connection()
         admin.establish_admin_connection()
         assert repr(admin) == f"<GearmanAdminClient {gearmand.address} UP>"
-        assert gearmand.connections() == 1
+        wait_until(lambda: gearmand.connections() == 1)
         assert any(t.name == "gearman_pool-admin-idle" for t in threading.enumerate())
     assert repr(admin) == f"<GearmanAdminClient {gearmand.address} closed>"
 
@@ -240,7 +241,7 @@ with GearmanAdminClient(["{gearmand.address}"]) as admin:
     before = admin.get_version()
     child = os.fork()
     if child == 0:
-        same = admin.get_version() == before and len(admin.get_workers()) == 2
+        same = admin.get_version() == before and len(admin.get_workers()) >= 2
         admin.close()
         os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

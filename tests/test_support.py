@@ -32,7 +32,7 @@ def test_gearmand_answers_binary_and_text(gearmand: Gearmand) -> None:
         assert connection.request(ECHO_REQ, b"a\0b")[1:] == (ECHO_RES, b"a\0b")
         assert connection.text("version").startswith("OK ")
         assert connection.text("status") == ""
-        assert gearmand.connections() == 1
+        wait_until(lambda: gearmand.connections() == 1)
 
 
 def test_killed_server_cuts_its_connections_and_restarts_on_its_port(gearmand: Gearmand) -> None:

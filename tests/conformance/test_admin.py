@@ -97,7 +97,7 @@ def test_errors_spoil_no_later_answer(server: ConformanceServer, admin: GearmanA
             admin.drop_function("nobody")
         assert admin.send_maxqueue("f", 1) == "OK"
         assert admin.get_status() == ()
-    assert [row["client_id"] for row in admin.get_workers()] == ["-"]
+    wait_until(lambda: [row["client_id"] for row in admin.get_workers()] == ["-"], message="one connection is left")
 
 
 # ---- looking -------------------------------------------------------------------------------------------------------

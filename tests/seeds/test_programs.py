@@ -136,7 +136,8 @@ def test_admin_client(gearmand, echo_worker, start):
     rows = sorted(eval(status), key=lambda row: row["task"])
     assert rows == [{"task": task, "queued": 0, "running": 0, "workers": 1} for task in ("echo", "reverse")]
     assert re.match(r"\d+\.\d+", version)
-    assert workers == "2"
+    # Its own, the worker's, and perhaps one of the test's that the server has not forgotten yet.
+    assert int(workers) >= 2
 
 
 def test_worker_that_reverses(gearmand, start):
