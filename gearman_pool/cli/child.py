@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import select
 import socket
 import sys
@@ -36,6 +37,8 @@ def run_child(args: argparse.Namespace) -> int:
             with contextlib.suppress(OSError):
                 send_report(sock, Report(error=text_of(error), files=_files(args)))
             return error.code
+        if worker.worker_client_id is None:
+            worker.set_client_id(f"{socket.gethostname()}:{os.getpid()}")
         reporter = _Reporter(worker, sock, args)
         reporter.start()
         try:

@@ -32,7 +32,7 @@ exit codes:
   2    wrong usage
   3    a server could not be reached, or its connection was lost
   4    the time was up
-  130  interrupted (Ctrl-C)
+  130  interrupted (Ctrl-C); what runs until it is told to stop (work, serve, top) ends with 0 then
 """
 
 

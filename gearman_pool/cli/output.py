@@ -13,6 +13,9 @@ __all__ = ["PROGRAM", "complain", "has_rich", "json_payload", "note", "print_jso
 
 PROGRAM = "gearman-pool"
 
+#: How rich shows some words.
+_STYLES = {"UP": "green", "DOWN": "bold red"}
+
 
 def has_rich(stream: IO[Any]) -> bool:
     """Return whether output to this stream may be drawn by rich."""
@@ -117,5 +120,5 @@ def rich_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) ->
         table.add_column(title, justify="right" if all(_is_number(row[key]) for row in rows) else "left")
     for row in rows:
         # Text, because names of tasks may hold what rich takes for markup.
-        table.add_row(*(Text(cell(row[key])) for key in columns))
+        table.add_row(*(Text(cell(row[key]), _STYLES.get(str(row[key]), "")) for key in columns))
     return table

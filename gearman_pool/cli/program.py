@@ -11,7 +11,7 @@ from types import ModuleType
 
 from .. import __version__, gearman_root_logger
 from ..errors import GearmanError
-from . import cancel, jobs, maxqueue, ping, status, submit, version, work, workers
+from . import cancel, demo, jobs, maxqueue, ping, serve, status, submit, top, version, work, workers
 from .exits import EXIT_CODES, INTERRUPTED, OK, CommandError, code_of, text_of
 from .output import PROGRAM, complain
 
@@ -20,6 +20,7 @@ __all__ = ["main", "make_parser"]
 #: The subcommands, in the order in which --help shows them. Each module has ``HELP``, the optional ``EPILOG``,
 #: ``add_arguments(parser)`` and ``run(args) -> int``.
 _COMMANDS: dict[str, ModuleType] = {
+    "demo": demo,
     "submit": submit,
     "work": work,
     "status": status,
@@ -28,6 +29,8 @@ _COMMANDS: dict[str, ModuleType] = {
     "cancel": cancel,
     "ping": ping,
     "maxqueue": maxqueue,
+    "top": top,
+    "serve": serve,
     "version": version,
 }
 

@@ -15,6 +15,9 @@ __all__ = ["JobProgress", "bar"]
 
 _WIDTH = 30
 
+#: Seconds between two lines in a file; the last status always gets one.
+_LINE_INTERVAL = 1.0
+
 
 class JobProgress:
     """The status of one job. Three ways: rich's bar, a bar of plain characters on a terminal, or lines in a file.
@@ -30,6 +33,7 @@ class JobProgress:
         self._rich: Any = None
         self._rich_task: Any = None
         self._drawn = False
+        self._next_line = 0.0
 
     def __enter__(self) -> Self:
         if self._wanted and has_rich(sys.stderr):
@@ -75,14 +79,18 @@ class JobProgress:
             sys.stderr.write(f"\r\x1b[K{text} {time.monotonic() - self._started:.0f} s")
             sys.stderr.flush()
             self._drawn = True
-        else:
+        elif time.monotonic() >= self._next_line or numerator == denominator:
+            self._next_line = time.monotonic() + _LINE_INTERVAL
             note(f"{self._task}: {share:.0%} ({count})")
 
     def aside(self, write: Callable[[], object]) -> None:
         """Let something else be written to the terminal, with the bar out of the way."""
         if self._rich is not None:
+            # Erased, not left standing above what is written.
+            self._rich.live.transient = True
             self._rich.stop()
             write()
+            self._rich.live.transient = False
             self._rich.start()
             return
         if self._drawn:

@@ -141,7 +141,7 @@ def _follow(args: argparse.Namespace, future: JobFuture) -> int:
             elif args.json:
                 parts.append(update.data)
             else:
-                progress.aside(partial(write_bytes, update.data))
+                progress.aside(partial(_write_part, update.data, args.progress))
         result: bytes = future.result(0)
     if args.json:
         print_json(_as_json(future, result, parts, warnings))
@@ -150,6 +150,12 @@ def _follow(args: argparse.Namespace, future: JobFuture) -> int:
         if sys.stdout.isatty() and not result.endswith(b"\n"):
             print()
     return OK
+
+
+def _write_part(data: bytes, drawing: bool) -> None:
+    # Where a bar is drawn below, it needs a line of its own.
+    end_line = drawing and sys.stdout.isatty() and not data.endswith(b"\n")
+    write_bytes(data + b"\n" if end_line else data)
 
 
 def _as_json(future: JobFuture, result: bytes, parts: list[bytes], warnings: list[bytes]) -> dict[str, Any]:

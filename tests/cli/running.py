@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from tests.support.waiting import wait_until
 
-__all__ = ["REPOSITORY", "Running", "Terminal", "environment", "run"]
+__all__ = ["PATIENCE", "REPOSITORY", "Running", "Terminal", "environment", "run", "without_rich"]
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -36,6 +36,12 @@ def environment(server=None, **more):
     if server is not None:
         kept["GEARMAN_SERVERS"] = server if isinstance(server, str) else server.address
     return kept
+
+
+def without_rich(folder):
+    """Return options for `run` and its like that have the program find no rich."""
+    (folder / "sitecustomize.py").write_text("import sys; sys.modules['rich'] = None\n")
+    return {"path": str(folder)}
 
 
 def command(*arguments):
@@ -148,7 +154,8 @@ class Terminal:
             env=environment(server, TERM="xterm-256color", **more),
             preexec_fn=take_the_terminal,  # noqa: PLW1509 - this process has no threads that hold locks it needs
         )
-        os.close(slave)
+        # Kept open, so that the terminal can be asked for its state after the program's end.
+        self._slave = slave
 
     def __enter__(self) -> Self:
         return self
@@ -157,10 +164,16 @@ class Terminal:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
+        os.close(self._slave)
         os.close(self._master)
 
     def type(self, text):
         os.write(self._master, text.encode())
+
+    def echoes(self):
+        """Whether the terminal is as it was: it shows what is typed, and waits for Enter."""
+        flags = termios.tcgetattr(self._slave)[3]
+        return bool(flags & termios.ECHO and flags & termios.ICANON)
 
     def read(self, timeout=0.05):
         """Take what was printed, and return all that was printed so far."""

@@ -10,7 +10,7 @@ import pytest
 from tests.support.gearmand import free_port
 from tests.support.waiting import wait_until
 
-from .running import Running, Terminal, run
+from .running import Running, Terminal, run, without_rich
 
 
 def test_the_result_is_printed_as_bytes(gearmand, echo_worker):
@@ -52,10 +52,7 @@ def test_updates_are_printed_as_they_come(gearmand, raw_worker):
 
 @pytest.mark.parametrize("rich", [True, False])
 def test_progress_is_drawn_on_a_terminal(gearmand, raw_worker, rich, tmp_path):
-    more = {}
-    if not rich:
-        (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['rich'] = None\n")
-        more["path"] = str(tmp_path)
+    more = {} if rich else without_rich(tmp_path)
     with Terminal("submit", "raw", "x", "--progress", server=gearmand, **more) as terminal:
         job = raw_worker.next_job(30)
         job.send_status(1, 2)

@@ -1,0 +1,45 @@
+"""Single keys from a terminal, without Enter."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+from typing_extensions import Self
+
+__all__ = ["Keys"]
+
+
+class Keys:
+    """Reads keys from stdin while it is a terminal in the foreground; elsewhere it only waits."""
+
+    def __init__(self) -> None:
+        self._before: list[object] | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stdin is not None and sys.stdin.isatty():
+            import termios
+            import tty
+
+            number = sys.stdin.fileno()
+            self._before = termios.tcgetattr(number)
+            tty.setcbreak(number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
+
+    def wait(self, seconds: float) -> str:
+        """Return the key that is pressed within so many seconds, or an empty text."""
+        if self._before is None:
+            time.sleep(seconds)
+            return ""
+        number = sys.stdin.fileno()
+        if not select.select([number], [], [], seconds)[0]:
+            return ""
+        return os.read(number, 1).decode("ascii", "replace")

@@ -1,0 +1,78 @@
+"""``gearman-pool serve`` and ``gearman-pool demo``."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+
+import pytest
+
+from gearman_pool import GearmanClient
+from tests.support.gearmand import free_port
+
+from .running import Running, Terminal, run, without_rich
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_serves_until_it_is_told_to_stop(number):
+    port = free_port()
+    with Running("serve", "--port", port) as running:
+        running.wait_for(rf"listening on 127\.0\.0\.1:{port}\n")
+        with GearmanClient([f"127.0.0.1:{port}"]) as client:
+            assert client.submit_background("x", b"y").result(30).server == f"127.0.0.1:{port}"
+            client.close(0)
+        running.interrupt(number)
+        assert running.end() == 0
+
+
+def test_serve_on_a_free_port_says_which():
+    with Running("serve", "--port", "0", "--json") as running:
+        line = running.wait_for(r"\{.*\}\n")[0]
+        told = json.loads(line)
+        assert run("ping", "-s", told["url"]).returncode == 0
+        running.interrupt()
+        assert running.end() == 0
+
+
+def test_serve_on_a_port_that_is_taken_is_2(gearmand):
+    done = run("serve", "--port", gearmand.port)
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+    assert b"--port 0" in done.stderr
+
+
+def test_demo_loses_nothing_while_a_server_goes_down():
+    done = run("demo", "--seconds", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["jobs"] == told["right"] > 0
+    assert told["wrong"] == told["lost"] == 0
+    assert told["errors"] == []
+
+
+def test_demo_is_readable_without_a_terminal():
+    done = run("demo", "--seconds", "1.5")
+    assert done.returncode == 0
+    text = done.stdout.decode()
+    assert "\x1b" not in text
+    assert "\r" not in text
+    for words in ("Two job servers", "is killed with", "is back", "all answers right", "jobs/s"):
+        assert words in text
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_demo_is_drawn_on_a_terminal(rich, tmp_path):
+    more = {} if rich else without_rich(tmp_path)
+    with Terminal("demo", "--seconds", "1.5", **more) as terminal:
+        assert terminal.end() == 0
+    assert re.search(r"survey.*100%", terminal.text)
+    assert "all answers right" in terminal.text
+
+
+def test_ctrl_c_ends_the_demo():
+    with Running("demo", "--seconds", "600") as running:
+        running.wait_for("threads count the words")
+        running.interrupt()
+        assert running.end() == 130
+        assert running.err.count("survey") == running.err.count("\n")
