@@ -39,7 +39,7 @@ def test_result_timeout_leaves_the_job_going(client, raw_worker):
         started = time.monotonic()
         with pytest.raises(TimeoutError, match="the job goes on") as raised:
             future.result(0.1)
-        assert 0.1 <= time.monotonic() - started < 3
+        assert 0.1 <= time.monotonic() - started < 8
         assert not isinstance(raised.value, JobTimeout)
     assert not future.done()
     raw_worker.next_job().complete(b"late")
@@ -50,7 +50,7 @@ def test_job_without_a_worker_ends_with_its_own_timeout(client, gearmand):
     started = time.monotonic()
     future = client.submit("nobody", timeout=0.3)
     error = future.exception(15)
-    assert 0.3 <= time.monotonic() - started < 5
+    assert 0.3 <= time.monotonic() - started < 8
     assert isinstance(error, JobTimeout)
     assert isinstance(error, TimeoutError)
     assert error.maybe_sent

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 import pytest
 
 from gearman_pool import GearmanClient, Listener
+from gearman_pool.callbacks import CallbackThreads, Mailbox
 
 from ..support.waiting import wait_until
 from .support import figure, percentile, wait_up
@@ -50,7 +52,8 @@ def test_callbacks_that_block_for_5_seconds_delay_no_other_job(client):
         f"p99 of other jobs while 12 callbacks block: {meanwhile * 1e3:.2f} ms, normally {normal * 1e3:.2f} ms "
         f"({meanwhile / normal:.2f} times)"
     )
-    assert meanwhile < 2 * normal + 0.1
+    # Promised are 2 times, beside what a busy machine's scheduler adds; who waited for a callback would wait for 5 s.
+    assert meanwhile < 2 * normal + 1.5
 
 
 def test_other_callbacks_run_beside_one_that_blocks(client):
@@ -98,6 +101,25 @@ def test_callback_that_would_end_its_thread_is_logged_as_any_other(client, caplo
         client.submit("echo", b"%d" % number).add_done_callback(lambda future: ran.append(future.result()))
     wait_until(lambda: len(ran) == 40, message="the other callbacks")
     wait_until(lambda: caplog.text.count("SystemExit") >= 40, message="the log")
+
+
+@pytest.mark.parametrize("through_mailbox", [False, True])
+def test_threads_for_callbacks_outlive_whatever_a_call_raises(caplog, through_mailbox):
+    threads = CallbackThreads("gearman_pool-test")
+    mailbox = Mailbox(threads)
+    put = mailbox.put if through_mailbox else threads.submit
+    ran = []
+
+    def leave() -> None:
+        raise SystemExit("from a call")
+
+    for number in range(50):
+        put(leave)
+        put(partial(ran.append, number))
+    wait_until(lambda: sorted(ran) == list(range(50)), message="the other calls")
+    wait_until(lambda: caplog.text.count("SystemExit: from a call") == 50, message="the log")
+    threads.stop()
+    threads.join(10)
 
 
 def test_callbacks_submit_more_jobs_and_wait_for_them(client):

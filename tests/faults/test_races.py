@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from .support import figure, run_program
+from gearman_pool import GearmanClient
+
+from ..support.waiting import wait_until
+from .support import figure, run_program, wait_up
 
 # In a process of its own: it forks, changes the switch interval, and a deadlock must not take the tests with it. A
 # deadlock shows the stacks of all threads, because `run_program` sends SIGABRT at its deadline.
@@ -190,3 +193,28 @@ def test_every_future_ends_and_none_with_anothers_answer(gearmands, c_workers, s
     for server in servers:
         c_workers(server)
     _race(scenario, [server.address for server in servers])
+
+
+def test_job_that_reaches_a_connection_just_after_its_end_goes_to_another_server(gearmands, c_workers, monkeypatch):
+    """The moment between a caller's look and its append is too short for chance, so the look is made to be late."""
+    dead, live = gearmands(), gearmands()
+    c_workers(live)
+    with GearmanClient([dead.address, live.address], policy="failover") as client:
+        wait_up(client)
+        pool = client._dispatcher.pool
+        connection = pool.choose(None)
+        assert str(connection.server.address) == dead.address
+        dead.kill()
+        wait_until(lambda: connection.closed)
+        real = pool.choose
+
+        def choose_late(key):
+            if client._dispatcher.io.is_current():
+                return real(key)
+            monkeypatch.undo()
+            return connection
+
+        monkeypatch.setattr(pool, "choose", choose_late)
+        future = client.submit("echo", b"straggler")
+        assert future.result(10) == b"straggler"
+        assert future.request.connection_attempts == 1

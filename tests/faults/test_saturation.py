@@ -40,7 +40,7 @@ def test_max_in_flight_holds_and_submit_blocks_for_submit_timeout(gearmand):
         wait_up(client)
         count, blocked, error = _submit_until_saturated(client, b"x", 1000)
         assert 490 <= count <= 500
-        assert 0.55 <= blocked < 3
+        assert 0.55 <= blocked < 5
         assert "max_in_flight 500" in str(error)
         assert "submit_timeout (0.6 s)" in str(error)
         assert error.retryable
@@ -63,7 +63,7 @@ def test_room_that_is_made_lets_a_blocked_submit_in_at_once(gearmand, raw_worker
         job.complete(b"one")
         started = time.monotonic()
         blocked.join(10)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
         assert first.result(10) == b"one"
         raw_worker.next_job().complete(b"two")
         assert second[0].result(10) == b"two"
@@ -93,7 +93,7 @@ def test_memory_is_bounded_under_a_stopped_server(gearmand):
         grown = _rss() - before
         assert error is not None
         assert "max_outbound_bytes 16777216" in str(error)
-        assert 0.35 <= blocked < 3
+        assert 0.35 <= blocked < 5
         # The kernel takes a few MiB besides; the rest is what the client holds.
         assert client._dispatcher._outbound() <= 16 * MIB
         for _ in range(3):

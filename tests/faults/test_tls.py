@@ -419,7 +419,9 @@ def test_handshake_that_hangs_ends_with_connect_timeout_and_stalls_nobody(gearma
             f"with a server whose handshake hangs: first job after {first * 1e3:.0f} ms, {len(latencies)} more, p99 "
             f"{p99 * 1e3:.1f} ms"
         )
-        assert p99 < 0.4
+        # A loop that waited for the handshake would stand still for connect_timeout, again and again.
+        assert p99 < 2
+        assert first < 4
 
 
 def test_hanging_handshake_alone_ends_with_connect_timeout(stunnel, tls):
