@@ -9,6 +9,7 @@ import pytest
 
 from gearman_pool import GearmanClient, GearmanWorker
 from gearman_pool.errors import ConnectionLost
+from tests.faults.idle import idle
 from tests.support.running import running
 from tests.support.waiting import wait_until
 
@@ -159,3 +160,10 @@ def test_interrupted_work_leaves_the_job_to_another_worker(gearmand, concurrency
         other.register_task("task", lambda job: b"another")
         other.work()
         assert future.result(10) == b"another"
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_worker_that_idles_uses_no_processor_time_and_takes_the_next_job_at_once(gearmand, tmp_path, concurrency):
+    idled = idle(gearmand, tmp_path, 3.0, concurrency=concurrency)
+    assert idled.used < 0.1, idled
+    assert idled.job < 1.0, idled
