@@ -261,10 +261,11 @@ def test_killed_server_under_load_accounts_for_every_job(gearmands, c_workers, m
 
 
 def test_server_that_comes_back_is_used_again(gearmand, client):
-    for _ in range(5):
-        assert client.submit_background("x").result(5).server == gearmand.address
+    for number in range(1, 6):
+        assert client.submit_background("x").result(20).server == gearmand.address
         gearmand.restart()
-    assert client.submit_background("x").result(5).server == gearmand.address
+        wait_until(lambda number=number: client.stats().connections_lost == number, message="the loss is noticed")
+    assert client.submit_background("x").result(20).server == gearmand.address
 
 
 def test_frozen_server_is_found_and_avoided(gearmands):

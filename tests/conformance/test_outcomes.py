@@ -203,6 +203,7 @@ def test_silent_job_that_the_server_still_has_is_not_given_up(server, raw_worker
 def test_reference_to_a_lost_job_is_not_mistaken_for_another_job_with_its_handle(server, client):
     old = client.submit_background("nobody", b"old").result(10)
     server.restart()
+    wait_until(lambda: client.stats().connections_lost, message="the client has noticed")
     new = client.submit_background("nobody", b"new").result(10)
     assert client.status(new).known
     # gearmand counts handles from 1 after each start, so that an old handle soon names another job.
@@ -219,6 +220,7 @@ def test_status_of_a_finished_job_is_not_that_of_another_job_with_its_handle(ser
     assert old.result(10) == b""
     request = client.submit_job("nobody", b"", background=True, poll_timeout=10)
     server.restart()
+    wait_until(lambda: client.stats().connections_lost, message="the client has noticed")
     handles = {client.submit_background("nobody", b"%d" % number).result(10).handle for number in range(2)}
     if server.kind == "gearmand":
         assert {old.job.handle, request.job.handle} == handles

@@ -309,7 +309,7 @@ def test_server_that_restarts_is_served_again_with_all_abilities_and_the_name(se
     worker = GearmanWorker([server.address], client_id="keeps its name", reconnect_backoff=(0.02, 0.2))
     worker.register_task("one", lambda job: b"1")
     worker.register_task("two", lambda job: b"2")
-    with running(worker), GearmanClient([server.address]) as client:
+    with running(worker), GearmanClient([server.address], max_retries=3) as client:
         for _ in range(3):
             server.restart()
             wait_until(lambda: server.workers("one") == server.workers("two") == 1, timeout=20, message="it is back")
