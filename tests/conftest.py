@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from .support.gearmand import Gearmand, gearmand_program
 from .support.processes import REQUIRE_REAL
@@ -26,6 +27,10 @@ from .support.workers import (
     php_program,
     tool_program,
 )
+
+# A machine that is busy with other tests makes single examples slow; that is no fault of the code.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 #: Threads that the library starts carry this prefix, daemons or not.
 LIBRARY_THREADS = "gearman_pool"

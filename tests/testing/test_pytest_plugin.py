@@ -189,6 +189,6 @@ def test_real_server_is_paused_and_goes_on(real):
 
 def test_server_that_cannot_start_says_why(real):
     with pytest.raises(RuntimeError, match="does not answer"):
-        Gearmand(port=real.port)
+        Gearmand(arguments=("--no-such-option",), port=real.port)
     with pytest.raises(FileNotFoundError, match="gearman-job-server"):
         Gearmand("no-such-program")
