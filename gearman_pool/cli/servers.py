@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -115,15 +115,16 @@ def ask_all(args: argparse.Namespace, question: Callable[[GearmanAdminClient], T
     """
     servers = chosen(args)
 
-    def ask(address: ServerAddress) -> T | GearmanError:
-        with servers.admin(address, args.timeout) as admin:
-            try:
-                return question(admin)
-            except GearmanError as error:
-                return error
+    def ask(admin: GearmanAdminClient) -> T | GearmanError:
+        try:
+            return question(admin)
+        except GearmanError as error:
+            return error
 
-    with ThreadPoolExecutor(min(_MAX_THREADS, len(servers.addresses))) as pool:
-        answers = list(zip(map(str, servers.addresses), pool.map(ask, servers.addresses), strict=True))
+    # The clients are closed before the threads are waited for: whoever is interrupted waits for no server.
+    with ThreadPoolExecutor(min(_MAX_THREADS, len(servers.addresses))) as pool, ExitStack() as stack:
+        admins = [stack.enter_context(servers.admin(address, args.timeout)) for address in servers.addresses]
+        answers = list(zip(map(str, servers.addresses), pool.map(ask, admins), strict=True))
     code = OK
     good: list[tuple[str, T]] = []
     for address, answer in answers:

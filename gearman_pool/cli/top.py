@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -55,20 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     servers = chosen(args)
-    admins = [servers.admin(address, _PATIENCE) for address in servers.addresses]
     names = [str(address) for address in servers.addresses]
-    try:
-        with ThreadPoolExecutor(len(admins), thread_name_prefix="gearman_pool-cli-top") as pool:
+    # The clients are closed before the threads are waited for: whoever is interrupted waits for no server.
+    with (
+        ThreadPoolExecutor(len(names), thread_name_prefix="gearman_pool-cli-top") as pool,
+        ExitStack() as stack,
+    ):
+        admins = [stack.enter_context(servers.admin(address, _PATIENCE)) for address in servers.addresses]
 
-            def look() -> dict[str, Any]:
-                return _look(names, list(pool.map(_ask, admins)))
+        def look() -> dict[str, Any]:
+            return _look(names, list(pool.map(_ask, admins)))
 
-            if args.once:
-                return _once(args, look())
-            return _forever(args, look)
-    finally:
-        for admin in admins:
-            admin.close()
+        return _once(args, look()) if args.once else _forever(args, look)
 
 
 def _once(args: argparse.Namespace, view: dict[str, Any]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 
 import pytest
@@ -154,6 +156,25 @@ def test_a_frozen_server_is_3_within_the_timeout(gearmand):
     gearmand.resume()
     assert done.returncode == 3
     assert gearmand.address in done.stderr.decode()
+
+
+def test_ctrl_c_does_not_wait_for_a_frozen_server(gearmand):
+    with Running("ping", "--timeout", "600", server=gearmand) as running:
+        assert running.end() == 0
+    gearmand.pause()
+    with Running("ping", "--timeout", "600", server=gearmand) as running:
+        wait_until(lambda: gearmand_is_asked(running.process.pid), 30)
+        running.interrupt()
+        assert running.end() == 130
+        assert running.err == ""
+    gearmand.resume()
+
+
+def gearmand_is_asked(pid):
+    """Whether the program has a thread that asks: besides the main one, that of the pool and that of the client."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/task")) >= 3
+    return False
 
 
 def test_maxqueue_limits_and_a_refused_job_is_1(gearmand, background_job):
