@@ -11,7 +11,7 @@ import pytest
 from gearman_pool import GearmanClient
 from tests.support.gearmand import free_port
 
-from .running import Running, Terminal, run, without_rich
+from .running import REPOSITORY, Running, Terminal, run, without_rich
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -76,3 +76,7 @@ def test_ctrl_c_ends_the_demo():
         running.interrupt()
         assert running.end() == 130
         assert running.err.count("survey") == running.err.count("\n")
+
+
+def test_the_readme_begins_with_the_demo():
+    assert "<!-- demo-command -->\n```sh\ngearman-pool demo\n```" in (REPOSITORY / "README.md").read_text()
