@@ -181,6 +181,8 @@ class Gearmand:
     def pause(self) -> None:
         """Freeze it with SIGSTOP: it still takes connections, and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        # The signal takes a moment, in which it could still answer.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""

@@ -18,6 +18,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -263,7 +264,7 @@ class EmbeddedServer:
         self._call(lambda loop: loop.idle_waiters.append(waiter))
         try:
             waiter.result(timeout)
-        except TimeoutError:
+        except FutureTimeoutError:  # not the builtin one before Python 3.11
             return False
         return True
 

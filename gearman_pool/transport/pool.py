@@ -592,7 +592,8 @@ class Pool:
         server.connections.remove(connection)
         self.connections = tuple(other for other in self.connections if other is not connection)
         if was_up:
-            self.counters.connections_lost += 1
+            if not self.closing:
+                self.counters.connections_lost += 1
             if self.io.now - connection.up_since >= _STABLE_AFTER:
                 server.failures = 0
             server.last_error = error
