@@ -560,10 +560,12 @@ class GearmanClient(PythonGearmanClient):
         set_main_thread()
         old = self._dispatcher
         addresses = tuple(server.address for server in old.pool.servers)
-        old.after_fork_in_child()
-        self._dispatcher = self._new_dispatcher(addresses)
-        if self._closed:
-            self._dispatcher.refusing = "the client is closed; make a new one"
+        try:
+            old.after_fork_in_child()
+        finally:
+            self._dispatcher = self._new_dispatcher(addresses)
+            if self._closed:
+                self._dispatcher.refusing = "the client is closed; make a new one"
 
     def at_exit(self) -> None:
         """At the interpreter's end: send what is queued, so that background jobs are not lost."""

@@ -215,7 +215,9 @@ class WorkerEngine:
         """Let the calling thread run the loop while it waits for jobs; see `next_job`."""
         started = Promise()
         self.io.post(partial(started.set, None))
-        started.wait(None)
+        # A worker that is stopped at once may have ended already: then nobody makes that call.
+        if not self.io.ended:
+            started.wait(None)
         self.io.leadership.enter()
 
     def leave(self) -> None:

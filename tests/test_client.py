@@ -37,6 +37,15 @@ def client(gearmand):
         yield client
 
 
+@pytest.fixture
+def hectic():
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)
+
+
 def _accepted(*futures):
     wait_until(lambda: all(future.job.handle for future in futures), message="acceptance")
 
@@ -266,6 +275,15 @@ def test_server_that_comes_back_is_used_again(gearmand, client):
         gearmand.restart()
         wait_until(lambda number=number: client.stats().connections_lost == number, message="the loss is noticed")
     assert client.submit_background("x").result(20).server == gearmand.address
+
+
+@pytest.mark.usefixtures("hectic")
+def test_jobs_of_a_thread_keep_their_order_while_the_first_connection_is_made(gearmand):
+    for _ in range(20):
+        with GearmanClient([gearmand.address]) as client:
+            futures = [client.submit_background("x") for _ in range(200)]
+            numbers = [int(future.result(20).handle.rpartition(":")[2]) for future in futures]
+        assert numbers == sorted(numbers)
 
 
 def test_frozen_server_is_found_and_avoided(gearmands):

@@ -572,6 +572,30 @@ def test_stop_before_work_ends_the_next_work_at_once_and_only_that(worker, clien
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
+def test_stop_that_overtakes_the_start_ends_work(concurrency):
+    worker = GearmanWorker(["127.0.0.1:1"], concurrency=concurrency)
+    make = worker._new_engine
+
+    def stopped_engine():
+        engine = make()
+        start = engine.start
+
+        def start_too_late():
+            engine.begin_stop(1)
+            start()
+            wait_until(lambda: engine.io.ended, message="the I/O thread has ended before work() waits for it")
+
+        engine.start = start_too_late
+        return engine
+
+    worker._new_engine = stopped_engine
+    ended = threading.Thread(target=worker.work, daemon=True)
+    ended.start()
+    ended.join(10)
+    assert not ended.is_alive()
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
 def test_stop_finishes_the_jobs_that_are_held(gearmand, client, concurrency):
     worker = GearmanWorker([gearmand.address], concurrency=concurrency)
     started, go_on = threading.Semaphore(0), threading.Event()

@@ -45,8 +45,14 @@ def _each() -> list[Living]:
 
 
 def _after_fork_in_child() -> None:
+    trouble: Exception | None = None
     for living in _each():
-        living.after_fork_in_child()
+        try:
+            living.after_fork_in_child()
+        except Exception as error:  # the others must not be left with the parent's locks
+            trouble = error
+    if trouble is not None:
+        raise trouble
 
 
 def _at_exit() -> None:

@@ -55,6 +55,9 @@ SERVER_MOVES: dict[ServerState, dict[ServerState, str]] = {
 #: A server that was up for less than this, in seconds, is backed off from as if the attempt had failed.
 _STABLE_AFTER = 10.0
 
+#: How many requests are let in at once besides those that stood in line.
+_STRAGGLERS = 1000
+
 #: How long a sticky policy waits at the very start for the server it prefers, in seconds.
 _COLD_START = 1.0
 
@@ -188,6 +191,8 @@ class Pool:
         #: Requests that no connection could be had for, as callers leave them, and as the I/O thread keeps them.
         self._arriving: deque[tuple[float, bytes | Server | None, Entry]] = deque()
         self._waiting: deque[tuple[float, bytes | Server | None, Entry]] = deque()
+        # Waiting requests go first: new ones queue up behind them. Written by the I/O thread.
+        self._held_up = True
         self._waiting_timer: Timer | None = None
         self._room_waiters: deque[threading.Lock] = deque()
         # The longest packet seen, for a cheap upper bound of what is queued; see `_too_many_bytes`.
@@ -201,7 +206,8 @@ class Pool:
 
         It waits for ``timeout`` seconds, or ``submit_timeout``; a `Server` as the key means that one and no other.
         """
-        connection = self.choose(key)
+        # What a thread submits later must not overtake what it submitted before there was a server.
+        connection = None if self._held_up or self._arriving else self.choose(key)
         if connection is None:
             wait = self.options.submit_timeout if timeout is None else timeout
             # Counted from here on: a burst must not get past the budget before the I/O thread has seen it.
@@ -350,8 +356,10 @@ class Pool:
     # ---- the I/O thread: waiting requests --------------------------------------------------------------------------
 
     def _take_arrivals(self) -> None:
-        # No more than are there now.
-        for _ in range(len(self._arriving)):
+        # Those too that come meanwhile, or they would go on coming here; but not for ever.
+        for _ in range(len(self._arriving) + _STRAGGLERS):
+            if not self._arriving:
+                break
             deadline, key, entry = self._arriving.popleft()
             self.park(entry, key, deadline)
 
@@ -608,6 +616,7 @@ class Pool:
         self.handler.on_lost(connection, error, entries)
 
     def _publish(self) -> None:
+        self._held_up = True
         for server in self.servers:
             usable = [c for c in server.connections if c.up] if server.state is not ServerState.DRAINING else []
             server.up = tuple([c for c in usable if not c.suspect] or usable)
@@ -616,6 +625,7 @@ class Pool:
         self._holding = self._sticky and any(server.fresh for server in self.servers)
         if self._waiting and self.available:
             self._unpark()
+        self._held_up = not self.available
 
     def close(self, error: GearmanError) -> None:
         """Close every connection; what they and the waiting line held is handed over with ``error``."""
@@ -647,7 +657,8 @@ class Pool:
             if isinstance(owner, Connection):
                 lost.append(owner.close_after_fork())
             for argument in getattr(call, "args", ()):
-                if isinstance(argument, socket.socket):
+                # Whoever posted to a loop that had ended has closed its socket already.
+                if isinstance(argument, socket.socket) and argument.fileno() >= 0:
                     os.close(argument.detach())
         self.available = ()
         return lost

@@ -97,6 +97,36 @@ def test_fork_right_after_the_first_submit(gearmand, c_worker):
         assert (ended.code, ended.output) == (0, "0 p\n"), ended.errors
 
 
+_LATE_CONNECTION = """
+import os, socket, sys, threading, time
+from gearman_pool import GearmanClient
+resolve, resolved = socket.getaddrinfo, threading.Event()
+def slowly(*arguments, **options):
+    resolved.wait(10)
+    return resolve(*arguments, **options)
+socket.getaddrinfo = slowly
+closed, used = GearmanClient([sys.argv[1]], name="closed"), GearmanClient([sys.argv[1]], name="used")
+closed.submit("x")
+while not any(thread.name.endswith("closed-connect") for thread in threading.enumerate()):
+    pass
+closed.close(0)
+resolved.set()
+while any("closed" in thread.name for thread in threading.enumerate()):
+    pass
+assert used.submit("echo", b"p").result(10) == b"p"
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if used.submit("echo", b"c").result(10) == b"c" else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+used.close()
+"""
+
+
+def test_connection_that_came_after_the_close_disturbs_no_child(gearmand, c_worker):
+    ended = run_program(["-W", "ignore", "-c", _LATE_CONNECTION, gearmand.address], 40)
+    assert (ended.code, ended.output, ended.errors) == (0, "0\n", "")
+
+
 _CALLER_INSIDE = """
 import os, sys, threading
 from gearman_pool import GearmanClient
