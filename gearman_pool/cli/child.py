@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
-import select
+import selectors
 import socket
 import sys
 import sysconfig
@@ -65,12 +65,14 @@ class _Reporter(threading.Thread):
         self._report()
 
     def run(self) -> None:
-        while not self._ended.is_set() and self._report():
-            # Nothing is ever sent to a worker process: the socket is readable when the supervisor has died.
-            if select.select([self._sock], [], [], _INTERVAL)[0]:
-                log.warning("the supervisor has gone; stopping")
-                self._worker.stop()
-                return
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            while not self._ended.is_set() and self._report():
+                # Nothing is ever sent to a worker process: the socket is readable when the supervisor has died.
+                if selector.select(_INTERVAL):
+                    log.warning("the supervisor has gone; stopping")
+                    self._worker.stop()
+                    return
 
     def _report(self) -> bool:
         """Send a report if it says something new; return whether there is somebody to send it to."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import sys
 import time
 
@@ -40,6 +40,8 @@ class Keys:
             time.sleep(seconds)
             return ""
         number = sys.stdin.fileno()
-        if not select.select([number], [], [], seconds)[0]:
-            return ""
+        with selectors.DefaultSelector() as selector:
+            selector.register(number, selectors.EVENT_READ)
+            if not selector.select(seconds):
+                return ""
         return os.read(number, 1).decode("ascii", "replace")

@@ -609,7 +609,8 @@ class Pool:
             if not server.up and server.state is ServerState.UP:
                 server.move(ServerState.DOWN)
             self._retry_later(server)
-            jobs = len(entries.unanswered) + len(entries.accepted)
+            questions = sum(isinstance(entry[2], Query) for entry in entries.unanswered)
+            jobs = len(entries.unanswered) - questions + len(entries.accepted)
             self.handler.emit(ConnectionClosed(str(server.address), None if self.closing else str(error), jobs))
         else:
             self._failed(server, error)
