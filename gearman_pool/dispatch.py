@@ -641,7 +641,9 @@ class Dispatcher:
         """The job is withdrawn."""
         self._forget(future)
         self.counters.jobs_cancelled += 1
-        error = JobCancelled(f"task {future.job.task!r} was cancelled")
+        # The server says that no worker has it, and is then told to drop it: a worker may take it in between.
+        maybe_sent = future.job.handle is not None or future.request.connection_attempts > 1
+        error = JobCancelled(f"task {future.job.task!r} was cancelled", maybe_sent=maybe_sent)
         self._finish(future, JOB_FAILED, None, error, CANCELLED)
 
     # ---- listeners and callbacks -----------------------------------------------------------------------------------

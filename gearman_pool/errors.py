@@ -208,7 +208,11 @@ class JobLost(GearmanError):
 
 
 class JobCancelled(GearmanError, concurrent.futures.CancelledError):
-    """The job was cancelled. It is ``concurrent.futures.CancelledError`` too."""
+    """The job was cancelled. It is ``concurrent.futures.CancelledError`` too.
+
+    It has not run, and will not, unless ``maybe_sent``: then it was dropped by a server, whose protocol cannot exclude
+    that a worker took the job in that very moment.
+    """
 
 
 class ServerError(GearmanError):

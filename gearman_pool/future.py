@@ -235,7 +235,8 @@ class JobFuture(concurrent.futures.Future[Any]):
         loop it only asks, and returns False unless the job had not been sent.
 
         Returns:
-            Whether the job is cancelled. False once a worker has it, or if it is done.
+            Whether the job is cancelled. False once a worker has it, or if it is done. A worker that takes the job
+            in the very moment in which the server is told to drop it runs it all the same; its result goes nowhere.
         """
         client = self._client
         if self._state in _OPEN and client is not None:

@@ -11,7 +11,7 @@ import pytest
 from .support import figure, run_program
 
 #: As many as run in each test run; `FORKS=1000` in the environment shows the figure of the promise.
-FORKS = int(os.environ.get("FORKS", "120"))
+FORKS = int(os.environ.get("FORKS", "80"))
 
 
 @pytest.mark.parametrize("count", [1, 2])

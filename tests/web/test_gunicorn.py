@@ -21,7 +21,7 @@ pytest.importorskip("gunicorn")
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 THREADS = 16
-REQUESTS = 150
+REQUESTS = 100
 
 
 def _free_port() -> int:
