@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from io import BytesIO
 
 from ..errors import ProtocolError, UnknownCommandError
 from .commands import COMMANDS, CommandSpec, Sender
@@ -144,15 +145,16 @@ class Decoder:
         self._legal = _LEGAL[magic] if legal is None else legal
         self._buffer = b""
         self._position = 0
-        # A body too large for one read gathers here, so that its pieces are copied once and not again with each read.
-        self._body: bytearray | None = None
+        # A body too large for one read gathers here, so that its pieces are copied once and not again with each read;
+        # and not once more at the end, for getvalue() hands over the buffer itself.
+        self._body: BytesIO | None = None
         self._missing = 0
         self._command = 0
 
     @property
     def pending(self) -> int:
         """How many bytes of an incomplete packet or line are held."""
-        return len(self._buffer) - self._position + (len(self._body) if self._body is not None else 0)
+        return len(self._buffer) - self._position + (self._body.tell() if self._body is not None else 0)
 
     @property
     def in_line(self) -> bool:
@@ -163,10 +165,10 @@ class Decoder:
         """Take bytes that have arrived."""
         if self._body is not None:
             if len(data) <= self._missing:
-                self._body += data
+                self._body.write(data)
                 self._missing -= len(data)
                 return
-            self._body += memoryview(data)[: self._missing]
+            self._body.write(memoryview(data)[: self._missing])
             data = data[self._missing :]
             self._missing = 0
         if self._position < len(self._buffer):
@@ -179,7 +181,7 @@ class Decoder:
         if self._body is not None:
             if self._missing:
                 return
-            body, self._body = bytes(self._body), None
+            body, self._body = self._body.getvalue(), None
             yield self._command, body
         unpack = _sizes.unpack_from
         magic = self._magic
@@ -218,7 +220,8 @@ class Decoder:
             if end > len(buffer):
                 if size > COPY_LIMIT:
                     self._command = command
-                    self._body = bytearray(memoryview(buffer)[begin:])
+                    self._body = BytesIO()
+                    self._body.write(memoryview(buffer)[begin:])
                     self._missing = end - len(buffer)
                     self._buffer = b""
                     self._position = 0

@@ -264,9 +264,10 @@ class Connection:
             self.pump()
 
     def _read(self) -> None:
+        receive, limit = self._receive, syscalls.KEEP_LIMIT
         for _ in range(READS_PER_TURN):
             try:
-                data = self._receive(self._sock)
+                data = receive(self._sock)
             except OSError as error:
                 self._lose_by("reading failed", error)
                 return
@@ -288,10 +289,13 @@ class Connection:
                 self._pool.handler.on_events(self, events)
             if self.session.failure is not None:
                 self._lose_for(self.session.failure)
-            if self.closed or (self._direct and len(data) < syscalls.KEEP_LIMIT):
+            if self.closed or (self._direct and len(data) < limit):
                 # A read that did not fill the buffer has emptied the socket, and the selector tells of more. This saves
                 # the read that would only say so: one system call in four.
                 return
+            if self._direct:
+                # A large payload is arriving: larger reads, and other threads run meanwhile.
+                receive, limit = syscalls.receive_plain, syscalls.READ_SIZE
         # There may be more: TLS holds decrypted bytes that the selector knows nothing of.
         self._io.post(self._read_on)
 

@@ -19,13 +19,13 @@ import ssl
 import sys
 from collections.abc import Callable
 
-__all__ = ["KEEPS_GIL", "receive_plain", "receiver", "send", "send_plain", "send_tls"]
+__all__ = ["KEEPS_GIL", "KEEP_LIMIT", "READ_SIZE", "receive_plain", "receiver", "send", "send_plain", "send_tls"]
 
 #: Larger buffers go through the plain calls: copying 64 KiB takes about as long as handing over the GIL.
 KEEP_LIMIT = 64 * 1024
 
 #: One read of the plain call; larger than a socket's default receive buffer, so that one call empties it.
-_READ_SIZE = 256 * 1024
+READ_SIZE = 256 * 1024
 
 #: The most that one record of TLS can hold.
 _RECORD_SIZE = 16 * 1024
@@ -64,7 +64,7 @@ def receive_plain(sock: socket.socket) -> bytes | None:
         OSError: the connection is broken.
     """
     try:
-        return sock.recv(_READ_SIZE)
+        return sock.recv(READ_SIZE)
     except _WOULD_BLOCK:
         return None
 

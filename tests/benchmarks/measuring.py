@@ -154,7 +154,7 @@ class _Runner:
         return [python, "-m", f"{__package__}.run_one", case.driver, case.work, ",".join(map(str, ports)), *options]
 
     def _numbers(self, command: list[str], case: Case) -> dict[str, float]:
-        limit = 2 * case.settings(self._effort)["seconds"] + _PATIENCE
+        limit = 2 * float(case.settings(self._effort)["seconds"]) + _PATIENCE
         done = subprocess.run(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit, check=False
         )

@@ -32,7 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     options: dict[str, Any] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
-        options[name] = float(value) if name == "seconds" else int(value)
+        kind = {"seconds": float, "variant": str}.get(name, int)
+        options[name] = kind(value)
     load = Load(tuple(map(int, ports.split(","))), **options)
     print(json.dumps(module.WORKS[work](load)), flush=True)
     return 0

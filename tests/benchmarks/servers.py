@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from ..support.gearmand import Gearmand, gearmand_program
 from ..support.raw import SUBMIT_JOB_BG, RawConnection
+from ..support.stunnel import Stunnel
 from .works import HOST, PAYLOAD, TASK
 
 __all__ = ["ROOT", "InstantServer", "Missing", "Programs", "queue_jobs", "start_servers"]
@@ -119,7 +120,19 @@ def start_servers(stack: ExitStack, programs: Programs, kind: str, count: int, l
         if gearmand_program() is None:
             raise Missing("gearmand is not installed")
         return [stack.enter_context(Gearmand()).port for _ in range(count)]
-    return [stack.enter_context(InstantServer(programs, lag)).port for _ in range(count)]
+    ports = [stack.enter_context(InstantServer(programs, lag)).port for _ in range(count)]
+    return [_tls_port(stack, port) for port in ports] if kind == "tls" else ports
+
+
+def _tls_port(stack: ExitStack, port: int) -> int:
+    try:
+        import trustme
+    except ImportError as error:
+        raise Missing(str(error)) from None
+    try:
+        return stack.enter_context(Stunnel(f"{HOST}:{port}", trustme.CA().issue_cert(HOST))).port
+    except FileNotFoundError as error:
+        raise Missing(str(error)) from None
 
 
 def queue_jobs(port: int, count: int) -> None:

@@ -35,6 +35,7 @@ class Load:
     threads: int = 1
     neighbours: int = 0
     prefetch: int = 0
+    variant: str = ""
 
     @property
     def port(self) -> int:

@@ -58,6 +58,19 @@ def test_frozen_server_is_found_within_interval_and_timeout(gearmands, max_retri
         client.close(0)
 
 
+def test_frozen_server_is_found_with_the_defaults(gearmand):
+    with GearmanClient([gearmand.address]) as client:
+        wait_up(client)
+        future = client.submit("nobody")
+        wait_accepted(future)
+        gearmand.pause()
+        started = time.monotonic()
+        assert isinstance(future.exception(20), ConnectionLost)
+        detected = time.monotonic() - started
+        figure(f"SIGSTOP found after {detected:.2f} s with the defaults, 5 s and 3 s")
+        assert 3.0 <= detected < 9.5
+
+
 def test_new_jobs_avoid_a_server_that_has_missed_one_check(gearmands, c_workers):
     frozen, live = gearmands(), gearmands()
     c_workers(frozen)

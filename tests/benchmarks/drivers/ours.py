@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import ssl
 import threading
 import tracemalloc
 from collections import deque
@@ -12,7 +14,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-from gearman_pool import GearmanClient, GearmanWorker
+from gearman_pool import GearmanClient, GearmanWorker, JSONEncoder, Listener
 
 from ...support.waiting import wait_until
 from ..works import HOST, PAYLOAD, TASK, Load, Numbers, Work, alone, check, rate, shared
@@ -195,6 +197,62 @@ def _growth(load: Load) -> Numbers:
     return {"cost": cost * 1e6, "jobs": jobs}
 
 
+class _Deaf(Listener):
+    """Is told of every job, and does nothing."""
+
+    def on_job_finished(self, event: Any) -> None:
+        pass
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _cost(load: Load) -> Numbers:
+    """Processor time of this process for each job, done in the way that the variant names."""
+    options: dict[str, Callable[[], dict[str, Any]]] = {
+        "connections": lambda: {"connections_per_server": 4},
+        "listener": lambda: {"listeners": [_Deaf()]},
+        "json": lambda: {"data_encoder": JSONEncoder},
+        "tls": lambda: {"ssl_context": _unverified()},
+    }
+    numbers = itertools.count()
+    with _client(load, **options.get(load.variant, dict)()) as client:
+
+        def submit() -> Any:
+            if load.variant == "timeout":
+                return client.submit(TASK, PAYLOAD, timeout=_WAIT)
+            if load.variant == "unique":
+                return client.submit(TASK, PAYLOAD, unique=f"my {next(numbers)}")
+            if load.variant == "json":
+                return client.submit(TASK, "hello")
+            future = client.submit(TASK, PAYLOAD)
+            if load.variant == "callback":
+                future.add_done_callback(_nothing)
+            return future
+
+        expected = None if load.variant == "json" else PAYLOAD
+        window = _Window(submit, load.window)
+        window.fill()
+        window.step(load.window, expected)
+        jobs = 0
+        end = perf_counter() + load.seconds
+        start = process_time()
+        while perf_counter() < end:
+            window.step(1000, expected)
+            jobs += 1000
+        cost = (process_time() - start) / jobs
+        window.drain()
+    return {"cost": cost * 1e6, "jobs": jobs}
+
+
+def _nothing(_: object) -> None:
+    pass
+
+
 def _drain(load: Load) -> Numbers:
     """Do the jobs that are queued; the rate from the first one's start to the last one's."""
     worker = GearmanWorker([load.address], prefetch=load.prefetch)
@@ -222,6 +280,7 @@ WORKS: dict[str, Work] = {
     "background": _background,
     "bulk": _bulk,
     "copies": _copies,
+    "cost": _cost,
     "drain": _drain,
     "growth": _growth,
     "idle": _idle,
