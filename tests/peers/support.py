@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from ..support.gearmand import RunningServer
-from ..support.processes import find_program
+from ..support.processes import REQUIRE_REAL, find_program
 from ..support.workers import _ProcessWorker, php_program, tool_program
 
 __all__ = ["CLIENTS", "WORKERS", "ForeignWorker", "command", "start_client", "tool"]
@@ -34,19 +35,25 @@ def _perl() -> str | None:
     return program if subprocess.run(check, capture_output=True, check=False).returncode == 0 else None
 
 
+def _missing(reason: str) -> NoReturn:
+    if REQUIRE_REAL:
+        pytest.fail(f"{reason}, and GEARMAN_POOL_REQUIRE_REAL forbids skipping", pytrace=False)
+    pytest.skip(reason)
+
+
 def command(peer: str, role: str) -> list[str]:
     """How a peer's program is started; skips the test where the peer is missing."""
     if peer == "php":
         if php := php_program():
             return [php, str(PROGRAMS / f"{role}.php")]
-        pytest.skip("PHP with the gearman extension is missing (Debian's php-cli and php-gearman)")
+        _missing("PHP with the gearman extension is missing (Debian's php-cli and php-gearman)")
     if peer == "perl":
         if perl := _perl():
             return [perl, str(PROGRAMS / f"{role}.pl")]
-        pytest.skip("Perl's Gearman::Client is missing (Debian's libgearman-client-perl)")
+        _missing("Perl's Gearman::Client is missing (Debian's libgearman-client-perl)")
     module = {"pygearman": "gearman", "gear": "gear"}[peer]
     if importlib.util.find_spec(module) is None:
-        pytest.skip(f'{peer} is missing (pip install -e ".[bench]")')
+        _missing(f'{peer} is missing (pip install -e ".[dev]")')
     return [sys.executable, str(PROGRAMS / f"{role}_{peer}.py")]
 
 
@@ -67,7 +74,7 @@ def tool(server: RunningServer, *arguments: str, data: bytes = b"") -> tuple[int
     """Run libgearman's ``gearman`` as a client; return its exit status and output."""
     program = tool_program()
     if program is None:
-        pytest.skip("the gearman tool is missing (Debian's gearman-tools)")
+        _missing("the gearman tool is missing (Debian's gearman-tools)")
     done = subprocess.run(
         [program, "-h", server.host, "-p", str(server.port), *arguments],
         input=data,
