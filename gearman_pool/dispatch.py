@@ -62,7 +62,7 @@ from .protocol.packets import Packet, pack, packet_size
 from .protocol.session import ERROR, REPLY, TEXT_LINE, Entry
 from .protocol.session import Event as SessionEvent
 from .transport.connection import Connection, LostEntries
-from .transport.io_thread import IOThread
+from .transport.io_thread import IOThread, release_all
 from .transport.pool import Pool, Query, Server
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ class Dispatcher:
         self.pool.close(ClientClosed("the client was closed before the job was done"))
         self.io.run_leftovers()
         self.pool.close(ClientClosed("the client was closed before the job was done"))
-        _release_all(self._activity)
+        release_all(self._activity)
         self.callbacks.stop()
 
     def _begin_close(self, timeout: float, when: Callable[[], bool]) -> None:
@@ -308,7 +308,7 @@ class Dispatcher:
                 if isinstance(token, JobFuture):
                     self._end_broken(token, broken)
         if self._activity:
-            _release_all(self._activity)
+            release_all(self._activity)
 
     def _end_broken(self, future: JobFuture, broken: GearmanError) -> None:
         error = _copy(broken)
@@ -347,7 +347,7 @@ class Dispatcher:
         self.counters.jobs_accepted += 1
         job = request.gearman_job
         job.handle = handle
-        job.connection = self._connection_for(connection.server.address)
+        job.connection = connection.server.public or self._make_public(connection.server)
         request._move(JOB_CREATED)
         if self._listeners:
             self.emit(
@@ -363,7 +363,11 @@ class Dispatcher:
         if not self._sweeping:
             self._start_sweeping()
         if future._watchers:
-            _release_all(future._watchers)
+            release_all(future._watchers)
+
+    def _make_public(self, server: Server) -> Any:
+        server.public = self._connection_for(server.address)
+        return server.public
 
     def _completed(self, future: JobFuture, payload: bytes) -> None:
         self.counters.jobs_completed += 1
@@ -438,7 +442,7 @@ class Dispatcher:
                 future._stream = deque()
             future._stream.append(update)
         if future._watchers:
-            _release_all(future._watchers)
+            release_all(future._watchers)
 
     # ---- how a job ends --------------------------------------------------------------------------------------------
 
@@ -460,7 +464,7 @@ class Dispatcher:
         future._connection = None
         if self._listeners:
             self._emit_finished(future, error)
-        done = future._resolve(outcome, result, error, PATIENCE)
+        done = future._resolve(outcome, result, error, PATIENCE, self.io.release_soon)
         if done is None:
             self.callbacks.submit(partial(_resolve_stubborn, future, outcome, result, error))
             return
@@ -504,7 +508,7 @@ class Dispatcher:
             elif token is not None and not token.done():
                 self._reroute(entry, token)
         if self._activity:
-            _release_all(self._activity)
+            release_all(self._activity)
 
     def _reroute(self, entry: Entry, future: JobFuture) -> None:
         self.pool.park(entry, future._key, self.io.clock() + self.options.submit_timeout)
@@ -733,15 +737,6 @@ def _append(request: Any, name: str, value: bytes) -> None:
         values = deque()
         setattr(request, name, values)
     values.append(value)
-
-
-def _release_all(waiters: Any) -> None:
-    while True:
-        try:
-            waiter = waiters.pop()
-        except IndexError:
-            return
-        waiter.release()
 
 
 def _bytes(text: str | bytes) -> bytes:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import AnyTimeout, InvalidClientState, JobException
 from .job import GearmanJob, GearmanJobRequest, JobUpdate, fraction
+from .transport.io_thread import release_all
 
 if TYPE_CHECKING:
     from .callbacks import Mailbox
@@ -76,34 +77,36 @@ class JobFuture(concurrent.futures.Future[Any]):
     # ``_condition`` guards ``_state``, ``_result``, ``_exception``, ``_done_callbacks`` and ``_waiters`` (the
     # standard library's names).
     # ``_blocked`` and ``_watchers`` are lists of callers' own locks, changed by single operations. The rest is the
-    # dispatcher's.
+    # dispatcher's. What every job has stands in slots; what a job rarely has stands on the class until it is there, and
+    # costs neither time nor memory then.
     __slots__ = (
         "_blocked",
-        "_callback_list",
         "_client",
-        "_dispatcher",
         "_condition",
         "_connection",
         "_decoded",
-        "_epoch",
-        "_exception",
+        "_dispatcher",
         "_heard",
         "_key",
-        "_mailbox",
-        "_on_update",
         "_payload",
         "_recover",
         "_result",
-        "_started",
         "_state",
-        "_stream",
         "_task",
-        "_timer",
         "_unique_given",
-        "_waiter_list",
-        "_watchers",
         "request",
     )
+
+    _exception: BaseException | None = None
+    _callback_list: list[Callable[[Any], object]] | None = None
+    _waiter_list: list[Any] | None = None
+    _watchers: Any = ()
+    _epoch: bytes | None = None
+    _started = 0.0
+    _timer: Any = None
+    _stream: deque[JobUpdate] | None = None
+    _mailbox: Mailbox | None = None
+    _on_update: dict[str, Callable[..., object]] | None = None
 
     def __init__(
         self,
@@ -119,11 +122,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._condition = _Guard()
         self._state = PENDING
         self._result = None
-        self._exception = None
-        self._callback_list: list[Callable[[Any], object]] | None = None
-        self._waiter_list: list[Any] | None = None
         self._blocked: list[threading.Lock] = []
-        self._watchers: list[threading.Lock] = []
         self.request = request
         self._client: Dispatching | None = client
         # Which process's half of the client has it; a fork leaves that half behind.
@@ -135,13 +134,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         #: Whether an accepted job may be sent again, which python-gearman's layer never does.
         self._recover = recover
         self._connection: Connection | None = None
-        self._epoch: bytes | None = None
         self._heard = 0
-        self._started = 0.0
-        self._timer: Any = None
-        self._stream: deque[JobUpdate] | None = None
-        self._mailbox: Mailbox | None = None
-        self._on_update: dict[str, Callable[..., object]] | None = None
         self._decoded = False
         request._future = self
         for name in _NEWER_ATTRIBUTES:
@@ -302,15 +295,17 @@ class JobFuture(concurrent.futures.Future[Any]):
         if client is not None:
             client.before_waiting(self)
         deadline = None if timeout is None else monotonic() + timeout
+        # One list for all who watch, though several may be the first.
+        watchers: list[threading.Lock] = self.__dict__.setdefault("_watchers", [])
         while not condition():
             waiter = threading.Lock()
             waiter.acquire()
-            self._watchers.append(waiter)
+            watchers.append(waiter)
             if condition():
                 break
             remaining = -1 if deadline is None else deadline - monotonic()
             if deadline is not None and remaining <= 0:
-                _remove(self._watchers, waiter)
+                _remove(watchers, waiter)
                 return condition()
             waiter.acquire(timeout=remaining)
         return True
@@ -362,8 +357,15 @@ class JobFuture(concurrent.futures.Future[Any]):
         """
         raise InvalidClientState("the outcome of a JobFuture comes from the server; it cannot be set")
 
-    def _resolve(self, state: str, result: Any, error: BaseException | None, patience: float) -> bool | None:
-        """Set the outcome and wake who waits for it.
+    def _resolve(
+        self,
+        state: str,
+        result: Any,
+        error: BaseException | None,
+        patience: float,
+        release: Callable[[list[threading.Lock]], object] = release_all,
+    ) -> bool | None:
+        """Set the outcome and have ``release`` wake who waits for it.
 
         Returns:
             True if it was set, False if there was one already, None if the lock could not be had in ``patience``
@@ -376,12 +378,14 @@ class JobFuture(concurrent.futures.Future[Any]):
             if self._state not in _OPEN:
                 return False
             self._result = result
-            self._exception = error
+            if error is not None:
+                self._exception = error
             self._state = state
         finally:
             guard.release()
-        _wake_all(self._blocked)
-        _wake_all(self._watchers)
+        release(self._blocked)
+        if self._watchers:
+            release(self._watchers)
         return True
 
     def _replace_guard(self) -> None:
@@ -416,16 +420,6 @@ class Dispatching(Protocol):
 
     def before_waiting(self, future: JobFuture) -> None:
         """Raise if the caller is the I/O thread, which must not wait for itself; end a copy of the parent's job."""
-
-
-def _wake_all(waiters: list[threading.Lock]) -> None:
-    # pop, not a look and then a pop: it is the operation that both sides order themselves by.
-    while True:
-        try:
-            waiter = waiters.pop()
-        except IndexError:
-            return
-        waiter.release()
 
 
 def _remove(waiters: list[threading.Lock], waiter: threading.Lock) -> None:

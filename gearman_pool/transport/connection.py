@@ -296,6 +296,7 @@ class Connection:
             if self._direct:
                 # A large payload is arriving: larger reads, and other threads run meanwhile.
                 receive, limit = syscalls.receive_plain, syscalls.READ_SIZE
+            self._io.release_now()
         # There may be more: TLS holds decrypted bytes that the selector knows nothing of.
         self._io.post(self._read_on)
 

@@ -20,10 +20,13 @@ from typing import Protocol
 from . import syscalls
 from .leadership import Leadership
 
-__all__ = ["IOThread", "Pollable", "Timer"]
+__all__ = ["IOThread", "Pollable", "Timer", "release_all"]
 
 #: Dead timers are dropped from the heap when there are this many and they are the larger half of it.
 _DEAD_TIMERS = 1024
+
+#: So many waiting callers are reason enough to wake them before the turn is over.
+_RELEASE_LIMIT = 32
 
 
 class Pollable(Protocol):
@@ -110,6 +113,8 @@ class IOThread:
         self._timer_numbers = itertools.count()
         self._dead_timers = 0
         self._waiters: deque[threading.Lock] = deque()
+        # The locks of callers whose wait is over; see `release_soon`.
+        self._releases: list[threading.Lock] = []
 
     # ---- from any thread -------------------------------------------------------------------------------------------
 
@@ -180,6 +185,7 @@ class IOThread:
             if timer is not None:
                 timer.cancel()
         finally:
+            self.release_now()
             self.leadership.go_away()
 
     # ---- the child of a fork ---------------------------------------------------------------------------------------
@@ -216,6 +222,24 @@ class IOThread:
         while self._inbox:
             with contextlib.suppress(Exception):  # one call's failure must not keep the next from closing its socket
                 self._inbox.popleft()()
+
+    def release_soon(self, waiters: list[threading.Lock]) -> None:
+        """Wake those who wait for these locks, just before the loop waits and gives up the interpreter's lock.
+
+        A caller that is woken earlier finds that lock taken, and has to be woken once more.
+        """
+        releases = self._releases
+        # pop, not a look and then a pop: it is the operation by which both sides order themselves.
+        with contextlib.suppress(IndexError):
+            while True:
+                releases.append(waiters.pop())
+        if len(releases) >= _RELEASE_LIMIT:
+            release_all(releases)
+
+    def release_now(self) -> None:
+        """Wake those whose wait is over, because the turn will still last."""
+        if self._releases:
+            release_all(self._releases)
 
     def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
         """Have ``call`` made after ``delay`` seconds."""
@@ -270,6 +294,7 @@ class IOThread:
             self.stopped = True
             self.leadership.ended = True
             self._on_stop()
+            self.release_now()
             self._selector = None
             self._waker = None
             selector.close()
@@ -278,8 +303,8 @@ class IOThread:
             self.ended = True
             # Who posts after this sees that it has ended; who posted before is served here.
             self.run_leftovers()
-            while self._waiters:
-                self._waiters.popleft().release()
+            self.release_now()
+            release_all(self._waiters)
 
     def _guarded_turn(self) -> None:
         try:
@@ -298,6 +323,8 @@ class IOThread:
         else:
             timeout = self._until_next_timer()
         self.wake_at = float("inf") if timeout is None else self.clock() + timeout
+        if self._releases:
+            release_all(self._releases)
         try:
             ready = selector.select(timeout)
         finally:
@@ -341,6 +368,16 @@ class IOThread:
         # No more than is there now: calls that post calls must not keep the sockets waiting.
         for _ in range(len(inbox)):
             inbox.popleft()()
+
+
+def release_all(waiters: list[threading.Lock] | deque[threading.Lock]) -> None:
+    """Release the locks, and take them off the list; who puts one there meanwhile finds it released or still there."""
+    while True:
+        try:
+            waiter = waiters.pop()
+        except IndexError:
+            return
+        waiter.release()
 
 
 def _wake_up() -> None:

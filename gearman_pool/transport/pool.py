@@ -136,6 +136,8 @@ class Server:
         self.latency: float | None = None
         self.last_error: GearmanError | None = None
         self.retry: Timer | None = None
+        #: What the owner of the requests shows its users for this server, once it has made it.
+        self.public: Any = None
 
     def __repr__(self) -> str:
         return f"<Server {self.address} {self.state.value}, {self.pending} in flight>"
@@ -272,7 +274,7 @@ class Pool:
         """Whether one more job, of ``size`` bytes, is more than the budget allows."""
         if size > self._largest:
             self._largest = size
-        held = queued = self.waiting
+        held = queued = len(self._arriving) + len(self._waiting)
         for connection in self.connections:
             count = len(connection.queue)
             queued += count + 1
