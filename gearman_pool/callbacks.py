@@ -23,6 +23,9 @@ MAX_THREADS = 16
 #: A thread ends after this time without work, in seconds.
 IDLE_TIME = 5.0
 
+#: When a thread that could not be started is tried again, in seconds.
+RETRY_AFTER = 0.1
+
 Call = Callable[[], object]
 
 
@@ -44,8 +47,10 @@ class CallbackThreads:
     a call, and no other lock is taken with it held.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, post_later: Callable[[float, Call], object]) -> None:
+        """``post_later(delay, call)`` makes a call after a time, on some other thread; it must not block."""
         self._name = name
+        self._post_later = post_later
         self._lock = threading.Lock()
         self._idle: list[_Idle] = []
         self._backlog: deque[Call] = deque()
@@ -60,16 +65,24 @@ class CallbackThreads:
                 idle.call = call
                 idle.lock.release()
                 return
-            if len(self._threads) >= MAX_THREADS:
-                self._backlog.append(call)
+            self._backlog.append(call)
+        self.resume()
+
+    def resume(self) -> None:
+        """Start a thread for what waits, if there may be one more."""
+        with self._lock:
+            if not self._backlog or len(self._threads) >= MAX_THREADS:
                 return
-            thread = threading.Thread(target=self._run, args=(call,), name=f"{self._name}-callback", daemon=True)
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._threads.add(thread)
         try:
             thread.start()
-        except RuntimeError:  # the interpreter is shutting down; nobody is left to be called back
+        except RuntimeError:  # too many threads in this process, or the interpreter is shutting down
             with self._lock:
                 self._threads.discard(thread)
+                missing = not self._threads
+            if missing:
+                self._post_later(RETRY_AFTER, self.resume)
 
     def stop(self) -> None:
         """Let the threads end when they have done what they were given."""
@@ -87,8 +100,9 @@ class CallbackThreads:
         for thread in threads:
             thread.join(max(0.0, deadline - monotonic()))
 
-    def _run(self, call: Call | None) -> None:
+    def _run(self) -> None:
         try:
+            call = self._next()
             while call is not None:
                 try:
                     call()

@@ -342,12 +342,18 @@ class GearmanClient(PythonGearmanClient):
         unique = future._key or job.unique.encode("utf-8", "surrogateescape")
         if request.max_connection_attempts == 1:
             future._payload = None
-        if future._epoch is not None:
-            arguments = (future._task, unique, future._epoch, payload)
-            self._dispatcher.submit(future, Command.SUBMIT_JOB_EPOCH, *arguments, timeout=timeout)
-        else:
-            command = submit_command(request.background, request.priority)
-            self._dispatcher.submit(future, command, future._task, unique, payload, timeout=timeout)
+        try:
+            if future._epoch is not None:
+                arguments = (future._task, unique, future._epoch, payload)
+                self._dispatcher.submit(future, Command.SUBMIT_JOB_EPOCH, *arguments, timeout=timeout)
+            else:
+                command = submit_command(request.background, request.priority)
+                self._dispatcher.submit(future, command, future._task, unique, payload, timeout=timeout)
+        except BaseException:
+            # Refused before it was in line: the request is as it was, and can be submitted again.
+            if request.state == JOB_UNKNOWN:
+                request._future = None
+            raise
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 

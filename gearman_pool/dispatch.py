@@ -43,7 +43,7 @@ from .events import (
     JobUpdated,
 )
 from .future import CANCELLED, FINISHED, JobFuture
-from .job import JobReference, JobUpdate
+from .job import JobReference, JobUpdate, as_text
 from .options import ClientOptions, ServerAddress
 from .protocol.client import (
     COMPLETE,
@@ -79,6 +79,9 @@ PATIENCE = 0.02
 #: taken.
 LOST_LOCK = 2.0
 
+#: For how long, in seconds, it does not wait for any such lock once it has waited for one in vain.
+_IMPATIENCE = 1.0
+
 #: How many silent jobs are asked after in one sweep of one connection, so that a sweep stays short.
 _SWEEP_LIMIT = 1000
 
@@ -100,7 +103,12 @@ class Dispatcher:
         name = f"gearman_pool-{options.name}" if options.name else "gearman_pool"
         self.options = options
         self.counters = Counters()
-        self.callbacks = CallbackThreads(name)
+        #: For users' code, and for what only passes the news on, which must not wait behind that.
+        self.callbacks = CallbackThreads(f"{name}-callback", self._post_later)
+        self.notices = CallbackThreads(f"{name}-notice", self._post_later)
+        # One thread of these, however many futures it is about.
+        self._stubborn = Mailbox(self.notices)
+        self._impatient_until = 0.0
         self.announcer = Announcer(self.callbacks, options.listeners, log)
         self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
         self.refusing: str | None = None
@@ -200,8 +208,10 @@ class Dispatcher:
         ended = self.io.wait_stopped(timeout + 1.0)
         if not self.io.running:
             self._on_stop()
-        self.callbacks.stop()
-        self.callbacks.join(min(timeout, 1.0))
+        deadline = self.io.clock() + min(timeout, 1.0)
+        for threads in (self.callbacks, self.notices):
+            threads.stop()
+            threads.join(max(0.0, deadline - self.io.clock()))
         return ended
 
     def abandon(self) -> None:
@@ -282,6 +292,10 @@ class Dispatcher:
         self.pool.close(ClientClosed("the client was closed before the job was done"))
         release_all(self._activity)
         self.callbacks.stop()
+        self.notices.stop()
+
+    def _post_later(self, delay: float, call: Callable[[], object]) -> None:
+        self.io.post_later(delay, call)
 
     def _begin_close(self, timeout: float, when: Callable[[], bool]) -> None:
         if self._close_when is None:
@@ -313,10 +327,7 @@ class Dispatcher:
     def _end_broken(self, future: JobFuture, broken: GearmanError) -> None:
         error = _copy(broken)
         _describe(error, future)
-        if future._resolve(FINISHED, None, error, PATIENCE):
-            future.request._future = None
-            future._client = None
-            self.callbacks.submit(future._announce)
+        self._resolve(future, FINISHED, None, error)
 
     def _take(self, connection: Connection, events: list[SessionEvent]) -> None:
         for kind, token, value in events:
@@ -405,7 +416,9 @@ class Dispatcher:
             job = token.request.job
             address = str(connection.server.address)
             self.counters.jobs_failed += 1
-            error = ServerError.from_reply(code, text, server=address, task=_text(job.task), unique=_text(job.unique))
+            error = ServerError.from_reply(
+                code, text, server=address, task=as_text(job.task), unique=as_text(job.unique)
+            )
             self._finish(token, JOB_FAILED, None, error)
         elif token is not None:
             token.refused(connection, code, text)
@@ -464,17 +477,45 @@ class Dispatcher:
         future._connection = None
         if self._listeners:
             self._emit_finished(future, error)
-        done = future._resolve(outcome, result, error, PATIENCE, self.io.release_soon)
+        self._resolve(future, outcome, result, error)
+
+    def _resolve(self, future: JobFuture, outcome: str, result: Any, error: BaseException | None) -> None:
+        patience = PATIENCE if self.io.now >= self._impatient_until else 0.0
+        done = future._resolve(outcome, result, error, patience, self.io.release_soon)
         if done is None:
-            self.callbacks.submit(partial(_resolve_stubborn, future, outcome, result, error))
-            return
-        request._future = None
+            # An interrupted caller may have left the locks of hundreds of futures taken: no waiting for the next ones.
+            self._impatient_until = self.io.clock() + _IMPATIENCE
+            since = self.io.clock()
+            self._stubborn.put(partial(self._resolve_stubborn, future, outcome, result, error, since))
+        else:
+            self._resolved(future)
+
+    def _resolve_stubborn(
+        self, future: JobFuture, outcome: str, result: Any, error: BaseException | None, since: float
+    ) -> None:
+        """On a thread for notices: resolve a future whose lock a caller holds, or has left taken when interrupted."""
+        patience = max(0.0, since + LOST_LOCK - self.io.clock())
+        if future._resolve(outcome, result, error, patience) is None:
+            future._replace_guard()
+            future._resolve(outcome, result, error, 0)
+        self._resolved(future)
+
+    def _resolved(self, future: JobFuture) -> None:
+        """Let go of a future that has its outcome, and tell of it whoever wants to be told."""
+        future.request._future = None
         future._client = None
-        if future._to_announce:
+        audience, future._audience = future._audience, None
+        if audience is None:
+            return
+        waiters, callbacks = audience
+        if waiters:
+            self.notices.submit(partial(future._tell_waiters, waiters, LOST_LOCK))
+        if callbacks:
+            call = partial(future._call_back, callbacks)
             if future._mailbox is not None:
-                future._mailbox.put(future._announce)
+                future._mailbox.put(call)
             else:
-                self.callbacks.submit(future._announce)
+                self.callbacks.submit(call)
 
     def _fail(self, future: JobFuture, error: GearmanError, state: str = JOB_FAILED) -> None:
         self.counters.jobs_failed += 1
@@ -743,14 +784,10 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
 def _describe(error: GearmanError, future: JobFuture) -> None:
     job = future.request.job
-    error.task = _text(job.task)
-    error.unique = _text(job.unique)
+    error.task = as_text(job.task)
+    error.unique = as_text(job.unique)
 
 
 def _copy(error: GearmanError) -> GearmanError:
@@ -763,7 +800,7 @@ def _copy(error: GearmanError) -> GearmanError:
 
 def _connection_lost(connection: Connection, request: Any, error: GearmanError) -> ConnectionLost:
     text = (
-        f"the connection was lost while task {_text(request.job.task)!r} was at the server; it may have run ({error})"
+        f"the connection was lost while task {as_text(request.job.task)!r} was at the server; it may have run ({error})"
     )
     lost = ConnectionLost(text, server=str(connection.server.address), maybe_sent=True, retryable=True)
     lost.__cause__ = error
@@ -774,14 +811,3 @@ def _call_back(future: JobFuture, callback: Callable[..., object], decode: bool,
     if decode:
         arguments = [future.request._decode(argument) for argument in arguments]
     callback(*arguments)
-
-
-def _resolve_stubborn(future: JobFuture, outcome: str, result: Any, error: BaseException | None) -> None:
-    """On a callback thread: resolve a future whose lock a caller holds, or has left taken when interrupted."""
-    done = future._resolve(outcome, result, error, LOST_LOCK)
-    if done is None:
-        future._replace_guard()
-        future._resolve(outcome, result, error, LOST_LOCK)
-    future.request._future = None
-    future._client = None
-    future._announce()

@@ -25,6 +25,7 @@ right raise a bare ``ValueError`` or ``TypeError``.
         ProtocolError
             UnknownCommandError
         EncodeError                 also TypeError and ValueError
+        DecodeError                 also ValueError
         ExceededConnectionAttempts
         InvalidClientState
         InvalidWorkerState
@@ -60,6 +61,7 @@ __all__ = [
     "ProtocolError",
     "UnknownCommandError",
     "EncodeError",
+    "DecodeError",
     "ExceededConnectionAttempts",
     "InvalidClientState",
     "InvalidWorkerState",
@@ -281,6 +283,12 @@ class EncodeError(GearmanError, TypeError, ValueError):
     """The encoder could not make bytes of a payload. Nothing was sent.
 
     It is both ``TypeError`` and ``ValueError``, because encoders raise either for what they do not take.
+    """
+
+
+class DecodeError(GearmanError, ValueError):
+    """The encoder could not make a result of what the worker sent. The job is done; its bytes are in
+    ``future.request.result_data``, and what the encoder raised is the cause.
     """
 
 

@@ -22,8 +22,8 @@ from collections.abc import Callable, Generator, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import AnyTimeout, InvalidClientState, JobException
-from .job import GearmanJob, GearmanJobRequest, JobUpdate, fraction
+from .errors import AnyTimeout, DecodeError, InvalidClientState, JobException
+from .job import GearmanJob, GearmanJobRequest, JobUpdate, as_text, fraction
 from .transport.io_thread import release_all
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ class JobFuture(concurrent.futures.Future[Any]):
     _callback_list: list[Callable[[Any], object]] | None = None
     _waiter_list: list[Any] | None = None
     _watchers: Any = ()
+    # Who is to be told of the outcome: the standard library's waiters and asyncio, and users' callbacks.
+    _audience: tuple[list[Any], list[Callable[[Any], object]]] | None = None
     _epoch: bytes | None = None
     _started = 0.0
     _timer: Any = None
@@ -194,9 +196,12 @@ class JobFuture(concurrent.futures.Future[Any]):
             JobFailed: the worker said that it failed; `JobException` if it said why.
             GearmanError: any other way for a job to end; see `gearman_pool.errors`.
             JobCancelled: `cancel` succeeded; also a `concurrent.futures.CancelledError`.
+            DecodeError: the encoder does not understand the result.
         """
         if self._state in _OPEN:
             self._wait(timeout)
+        if self._decoded:
+            self._decode_result()
         if self._exception is not None:
             try:
                 self._decode_exception()
@@ -204,8 +209,6 @@ class JobFuture(concurrent.futures.Future[Any]):
             finally:
                 # The exception's traceback refers to this frame, and this frame to the exception.
                 del self
-        if self._decoded:
-            return self.request.result
         return self._result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -218,6 +221,8 @@ class JobFuture(concurrent.futures.Future[Any]):
                 raise self._exception
             finally:
                 del self
+        if self._decoded:
+            self._decode_result()
         self._decode_exception()
         return self._exception
 
@@ -334,6 +339,23 @@ class JobFuture(concurrent.futures.Future[Any]):
         where = f", state {self.request.state}" + (f", handle {job.handle}" if job.handle else "")
         return AnyTimeout(f"task {job.task!r} has no result after {timeout:g} s; the job goes on{where}")
 
+    def _decode_result(self) -> None:
+        """Make the result of what the worker sent. Who asks for it does that: encoders are users' code."""
+        request = self.request
+        try:
+            self._result = request.result
+        except Exception as error:
+            task, job = as_text(request.job.task), request.job
+            text = (
+                f"the encoder cannot decode the result of task {task!r} ({len(request.result_data or b'')} bytes): "
+                f"{type(error).__name__}; request.result_data holds the bytes"
+            )
+            server = None if job.connection is None else str(job.connection)
+            failed = DecodeError(text, server=server, task=task, unique=as_text(job.unique), maybe_sent=True)
+            failed.__cause__ = error
+            self._exception = failed
+        self._decoded = False
+
     def _decode_exception(self) -> None:
         error = self._exception
         if isinstance(error, JobException) and isinstance(error.data, bytes):
@@ -381,6 +403,9 @@ class JobFuture(concurrent.futures.Future[Any]):
             if error is not None:
                 self._exception = error
             self._state = state
+            # In one step with the state: whoever comes later finds the job done and expects to be told nothing.
+            if self._waiter_list or self._callback_list:
+                self._audience = _sort_audience(self._waiter_list, self._callback_list)
         finally:
             guard.release()
         release(self._blocked)
@@ -392,20 +417,26 @@ class JobFuture(concurrent.futures.Future[Any]):
         """Give it a new lock, because the old one was left taken by a caller that was interrupted, or by a fork."""
         self._condition = _Guard()
 
-    @property
-    def _to_announce(self) -> bool:
-        return bool(self._callback_list or self._waiter_list)
+    def _tell_waiters(self, waiters: list[Any], patience: float) -> None:
+        """Tell who waits with `concurrent.futures.wait` and the like, or in an asyncio loop. Not on the I/O thread."""
+        for waiter in waiters:
+            try:
+                if callable(waiter):
+                    waiter(self)
+                elif not _reachable(waiter, patience):
+                    continue
+                elif self._state == CANCELLED:
+                    waiter.add_cancelled(self)
+                elif self._exception is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            except Exception:  # a loop that is closed by now; the waiters behind this one must be told
+                log.exception("whoever waits for task %r could not be told that it is done", self.request.job.task)
 
-    def _announce(self) -> None:
-        """Tell who waits with `concurrent.futures.wait` and the like, and run the callbacks. On a callback thread."""
-        for waiter in list(self._waiter_list or ()):
-            if self._state == CANCELLED:
-                waiter.add_cancelled(self)
-            elif self._exception is not None:
-                waiter.add_exception(self)
-            else:
-                waiter.add_result(self)
-        for callback in list(self._callback_list or ()):
+    def _call_back(self, callbacks: list[Callable[[Any], object]]) -> None:
+        """Run users' callbacks. On a callback thread."""
+        for callback in callbacks:
             try:
                 callback(self)
             except BaseException:  # SystemExit too: the callbacks behind this one must run
@@ -420,6 +451,32 @@ class Dispatching(Protocol):
 
     def before_waiting(self, future: JobFuture) -> None:
         """Raise if the caller is the I/O thread, which must not wait for itself; end a copy of the parent's job."""
+
+
+def _sort_audience(
+    waiters: list[Any] | None, callbacks: list[Callable[[Any], object]] | None
+) -> tuple[list[Any], list[Callable[[Any], object]]]:
+    """Part those that only pass the news on, in library code and at once, from users' callbacks, which may block."""
+    to_tell = list(waiters or ())
+    to_call: list[Callable[[Any], object]] = []
+    for callback in callbacks or ():
+        # What asyncio.wrap_future, and so await, has added: it hands the future to its loop.
+        passes_on = getattr(callback, "__module__", None) == "asyncio.futures"
+        (to_tell if passes_on else to_call).append(callback)
+    return to_tell, to_call
+
+
+def _reachable(waiter: Any, patience: float) -> bool:
+    """Whether the locks of a waiter of the standard library's can be had; a caller that was interrupted left them."""
+    if getattr(waiter, "left_by_its_caller", False):
+        return False
+    for lock in (getattr(waiter, "lock", None), waiter.event._cond):
+        if lock is not None:
+            if not lock.acquire(timeout=patience):
+                waiter.left_by_its_caller = True
+                return False
+            lock.release()
+    return True
 
 
 def _remove(waiters: list[threading.Lock], waiter: threading.Lock) -> None:

@@ -322,6 +322,11 @@ class JobStatus:
         return fraction(self.numerator, self.denominator)
 
 
+def as_text(name: Any) -> str:
+    """Return a task's name, or a unique, as text, however it was given."""
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+
+
 def fraction(numerator: int, denominator: int) -> float | None:
     """Return a worker's numbers as a part of 1, or None if they say nothing."""
     if denominator <= 0:

@@ -166,7 +166,7 @@ class WorkerEngine:
     ) -> None:
         name = f"gearman_pool-worker-{options.name}" if options.name else "gearman_pool-worker"
         self.options = options
-        self.callbacks = CallbackThreads(name)
+        self.callbacks = CallbackThreads(f"{name}-callback", lambda delay, call: self.io.post_later(delay, call))
         self.announcer = Announcer(self.callbacks, options.listeners, log)
         self.counters = Counters()
         self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)

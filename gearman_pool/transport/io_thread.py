@@ -143,6 +143,10 @@ class IOThread:
         if when < self.wake_at:
             self.wake()
 
+    def post_later(self, delay: float, call: Callable[[], object]) -> None:
+        """Have ``call`` made on the I/O thread after ``delay`` seconds."""
+        self.post(lambda: self.call_later(delay, call))
+
     def wake(self) -> None:
         """Make the I/O thread look for work, if it sleeps."""
         sleep = self.sleeping

@@ -105,7 +105,7 @@ def test_callback_that_would_end_its_thread_is_logged_as_any_other(client, caplo
 
 @pytest.mark.parametrize("through_mailbox", [False, True])
 def test_threads_for_callbacks_outlive_whatever_a_call_raises(caplog, through_mailbox):
-    threads = CallbackThreads("gearman_pool-test")
+    threads = CallbackThreads("gearman_pool-test", lambda delay, call: None)
     mailbox = Mailbox(threads)
     put = mailbox.put if through_mailbox else threads.submit
     ran = []
