@@ -103,14 +103,14 @@ class Dispatcher:
         name = f"gearman_pool-{options.name}" if options.name else "gearman_pool"
         self.options = options
         self.counters = Counters()
+        self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
         #: For users' code, and for what only passes the news on, which must not wait behind that.
-        self.callbacks = CallbackThreads(f"{name}-callback", self._post_later)
-        self.notices = CallbackThreads(f"{name}-notice", self._post_later)
+        self.callbacks = CallbackThreads(f"{name}-callback", self.io.post_later)
+        self.notices = CallbackThreads(f"{name}-notice", self.io.post_later)
         # One thread of these, however many futures it is about.
         self._stubborn = Mailbox(self.notices)
         self._impatient_until = 0.0
         self.announcer = Announcer(self.callbacks, options.listeners, log)
-        self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
         self.refusing: str | None = None
         self.new_session = partial(ClientSession, options.max_packet_size)
         self.pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
@@ -293,9 +293,6 @@ class Dispatcher:
         release_all(self._activity)
         self.callbacks.stop()
         self.notices.stop()
-
-    def _post_later(self, delay: float, call: Callable[[], object]) -> None:
-        self.io.post_later(delay, call)
 
     def _begin_close(self, timeout: float, when: Callable[[], bool]) -> None:
         if self._close_when is None:

@@ -141,7 +141,7 @@ class _Dispatcher(Dispatcher):
     def begin(self, worker: GearmanWorker) -> None:
         """Take the worker whose tasks are run."""
         self.worker = worker
-        self.callbacks = self.notices = _Callbacks(self.io.name, self._post_later)
+        self.callbacks = self.notices = _Callbacks(self.io.name, self.io.post_later)
         self.announcer = Announcer(self.callbacks, self.options.listeners, log)
         self._sweeping = True
         self._numbers = itertools.count(1)

@@ -166,10 +166,10 @@ class WorkerEngine:
     ) -> None:
         name = f"gearman_pool-worker-{options.name}" if options.name else "gearman_pool-worker"
         self.options = options
-        self.callbacks = CallbackThreads(f"{name}-callback", lambda delay, call: self.io.post_later(delay, call))
+        self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
+        self.callbacks = CallbackThreads(f"{name}-callback", self.io.post_later)
         self.announcer = Announcer(self.callbacks, options.listeners, log)
         self.counters = Counters()
-        self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
         self.jobs: queue.SimpleQueue[Assignment | None] = queue.SimpleQueue()
         self.held: dict[Assignment, None] = {}
         #: Takes no new jobs. Set by anybody, and never unset.

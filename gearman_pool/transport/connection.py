@@ -234,7 +234,11 @@ class Connection:
 
     def start(self, entries: list[Entry]) -> None:
         """Begin to watch the socket, with these entries first in line."""
-        self._io.watch(self._sock, self)
+        try:
+            self._io.watch(self._sock, self)
+        except OSError as error:
+            self.lose(self._lost(f"the connection cannot be watched: {error}", error))
+            return
         self.queue.extend(entries)
         self.pump()
 

@@ -106,7 +106,10 @@ def connect(address: ServerAddress, timeout: float) -> socket.socket:
 def _connect_one(
     address: ServerAddress, family: int, kind: int, protocol: int, target: object, timeout: float
 ) -> socket.socket:
-    sock = socket.socket(family, kind, protocol)
+    try:
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _error(ConnectionError, address, f"cannot open a socket: {error.strerror or error}", error) from None
     try:
         sock.settimeout(timeout)
         started = time.monotonic()

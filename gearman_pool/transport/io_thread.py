@@ -28,6 +28,9 @@ _DEAD_TIMERS = 1024
 #: So many waiting callers are reason enough to wake them before the turn is over.
 _RELEASE_LIMIT = 32
 
+#: How often a loop without a selector looks for work, and for descriptors to have one, in seconds.
+_BLIND_TURN = 0.02
+
 
 class Pollable(Protocol):
     """What the selector watches."""
@@ -74,6 +77,9 @@ class IOThread:
     ``sleeping`` is written by the I/O thread alone: it sets it to the number of this sleep, looks once more for work,
     waits, and sets it to 0. A caller that finds it set after it has put its work in place sends a wake-up; one that
     finds 0 knows that the thread will look again. (Letting callers clear a flag loses wake-ups.)
+
+    Where the process has no descriptor left for the selector, the loop runs without one: timers and calls go on, so
+    that nothing waits longer than it may, nothing can be watched, and each turn tries to have one.
     """
 
     def __init__(
@@ -205,9 +211,8 @@ class IOThread:
         waker, self._waker = self._waker, None
         if selector is not None:
             selector.close()
-        if waker is not None:
-            for end in waker:
-                end.close()
+        for end in waker or ():
+            end.close()
 
     def take_inbox(self) -> list[Callable[[], object]]:
         """Return the posted calls that nobody will make here."""
@@ -233,12 +238,19 @@ class IOThread:
         A caller that is woken earlier finds that lock taken, and has to be woken once more.
         """
         releases = self._releases
-        # pop, not a look and then a pop: it is the operation by which both sides order themselves.
-        with contextlib.suppress(IndexError):
-            while True:
-                releases.append(waiters.pop())
-        if len(releases) >= _RELEASE_LIMIT:
-            release_all(releases)
+        if self.ended or not self.running:
+            # Whoever closes the client does the rest of its work, and no turn will follow.
+            releases = waiters
+        else:
+            try:
+                # pop, not a look and then a pop: it is the operation by which both sides order themselves.
+                while True:
+                    releases.append(waiters.pop())
+            except IndexError:
+                pass
+            if len(releases) < _RELEASE_LIMIT:
+                return
+        release_all(releases)
 
     def release_now(self) -> None:
         """Wake those whose wait is over, because the turn will still last."""
@@ -264,9 +276,13 @@ class IOThread:
             self._dead_timers = 0
 
     def watch(self, sock: socket.socket, pollable: Pollable) -> None:
-        """Call ``pollable.on_ready`` whenever ``sock`` can be read."""
-        assert self._selector is not None
-        self._selector.register(sock, selectors.EVENT_READ, pollable)
+        """Call ``pollable.on_ready`` whenever ``sock`` can be read.
+
+        Raises:
+            OSError: there is no descriptor for the selector, or it takes no more sockets.
+        """
+        selector = self._selector or self._open()
+        selector.register(sock, selectors.EVENT_READ, pollable)
 
     def watch_writes(self, sock: socket.socket, pollable: Pollable, writes: bool) -> None:
         """Watch for writability too, or no longer."""
@@ -284,11 +300,6 @@ class IOThread:
         me = threading.get_ident()
         if self._role.setdefault("io", me) != me:
             return
-        selector = self._selector = selectors.DefaultSelector()
-        self._waker = (reader, writer) = socket.socketpair()
-        reader.setblocking(False)
-        writer.setblocking(False)
-        selector.register(reader, selectors.EVENT_READ, None)
         self.running = True
         try:
             while not self.stopped:
@@ -298,17 +309,37 @@ class IOThread:
             self.stopped = True
             self.leadership.ended = True
             self._on_stop()
-            self.release_now()
-            self._selector = None
-            self._waker = None
-            selector.close()
-            reader.close()
-            writer.close()
+            selector, self._selector = self._selector, None
+            waker, self._waker = self._waker, None
+            if selector is not None:
+                selector.close()
+            for end in waker or ():
+                end.close()
             self.ended = True
-            # Who posts after this sees that it has ended; who posted before is served here.
+            # Who posts or submits after this sees that it has ended; who did before is served here.
+            self._on_stop()
             self.run_leftovers()
             self.release_now()
             release_all(self._waiters)
+
+    def _open(self) -> selectors.BaseSelector:
+        """Make the selector and the waker: both, or neither.
+
+        Raises:
+            OSError: the process has no descriptors for them.
+        """
+        selector = selectors.DefaultSelector()
+        try:
+            reader, writer = socket.socketpair()
+        except OSError:
+            selector.close()
+            raise
+        reader.setblocking(False)
+        writer.setblocking(False)
+        selector.register(reader, selectors.EVENT_READ, None)
+        self._waker = reader, writer
+        self._selector = selector
+        return selector
 
     def _guarded_turn(self) -> None:
         try:
@@ -317,10 +348,9 @@ class IOThread:
             self._on_error(error)
 
     def _one_turn(self) -> None:
-        assert self._selector is not None
-        assert self._waker is not None
-        selector = self._selector
-        reader = self._waker[0]
+        if self._selector is None:
+            with contextlib.suppress(OSError):
+                self._open()
         self.sleeping = self.wakeups + 1
         if self._inbox or self._has_work() or self.leadership.wish is not None:
             timeout: float | None = 0.0
@@ -330,7 +360,7 @@ class IOThread:
         if self._releases:
             release_all(self._releases)
         try:
-            ready = selector.select(timeout)
+            ready = self._select(timeout)
         finally:
             self.sleeping = 0
         self.wakeups += 1
@@ -339,7 +369,7 @@ class IOThread:
             pollable = key.data
             if pollable is None:
                 with contextlib.suppress(OSError):
-                    reader.recv(4096)
+                    key.fileobj.recv(4096)  # type: ignore[union-attr]
             else:
                 pollable.on_ready(bool(events & selectors.EVENT_READ), bool(events & selectors.EVENT_WRITE))
         # Sockets first, timers after: a process that was stopped for a while finds answers and due health checks at
@@ -348,6 +378,13 @@ class IOThread:
         self._run_inbox()
         while self._turn():
             pass
+
+    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self._selector is not None:
+            return self._selector.select(timeout)
+        # Nobody can wake it here, so it looks by itself.
+        threading.Event().wait(_BLIND_TURN if timeout is None else min(timeout, _BLIND_TURN))
+        return []
 
     def _until_next_timer(self) -> float | None:
         timers = self._timers

@@ -1,4 +1,4 @@
-"""F12: the process has more descriptors open than select() can count."""
+"""F12: the process has more descriptors open than select() can count, or none left to open."""
 
 from __future__ import annotations
 
@@ -51,3 +51,24 @@ def test_nothing_uses_select(path):
         if isinstance(node, ast.ImportFrom):
             assert node.module != "select"
         assert not (isinstance(node, ast.Attribute) and node.attr == "SelectSelector")
+
+
+def test_process_without_descriptors_gets_typed_errors_and_works_as_soon_as_it_has_some(gearmand, c_worker):
+    ended = run_program(["-m", "tests.faults.programs.no_descriptors", gearmand.address, str(gearmand.pid)], 50)
+    assert ended.code == 0, ended.errors
+    report = json.loads(ended.output)
+    figure(f"without descriptors: {report['job'][0]} after {report['job'][2]:.2f} s; {report['job'][1]}")
+    assert report["time limit"] == "JobTimeout"
+    assert report["closed after"] < 3
+    for what in ("job", "command"):
+        kind, text, elapsed = report[what]
+        assert (kind, "Too many open files" in text) == ("ServerUnavailable", True), text
+        assert elapsed < 5
+    for kind, text, elapsed in report["jobs with few descriptors"]:
+        assert kind in ("", "ServerUnavailable"), text
+        assert elapsed < 5
+    assert report["answers"] == report["again"] == ["cba", "cba"]
+    assert report["version"]
+    assert "Too many open files" in report["lost"]
+    assert (report["threads ended"], report["threads left"], report["loop errors"]) == ([], [], 0)
+    assert "Traceback" not in ended.errors
