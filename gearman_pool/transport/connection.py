@@ -111,6 +111,8 @@ class Connection:
         self._rest: list[bytes | memoryview] = []
         self._write_watched = False
         self._contention: Timer | None = None
+        # Why it was closed, while somebody was sending.
+        self._loss: GearmanError | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "up" if self.up else "connecting"
@@ -154,7 +156,7 @@ class Connection:
     def _flush(self) -> None:
         """Send what is queued, unless somebody else is at it."""
         lock = self.lock
-        while self.queue and not self._rest:
+        while self.queue and not self._rest and not self.closed:
             if not lock.acquire(False):
                 # The holder looks again before it leaves; the I/O thread sees to it that it does leave.
                 self._io.wake()
@@ -173,7 +175,7 @@ class Connection:
         """
         queue = self.queue
         order = self.order
-        while True:
+        while not self.closed:
             while self._rest:
                 try:
                     sent = self._send(self._sock, self._rest[0])
@@ -196,7 +198,10 @@ class Connection:
                 packet, reply, _ = entry
                 if reply:
                     order.append(entry)
-                queue.popleft()
+                try:
+                    queue.popleft()
+                except IndexError:  # the client was closed, and waited for this thread no longer
+                    return None
                 self.sent_packets += 1
                 if isinstance(packet, bytes):
                     batch.append(packet)
@@ -209,6 +214,7 @@ class Connection:
                 return None
             data = batch[0] if len(batch) == 1 else b"".join(batch)
             self._rest = [data] if payload is None else [data, payload]
+        return None
 
     # ---- the I/O thread --------------------------------------------------------------------------------------------
 
@@ -347,27 +353,35 @@ class Connection:
     def lose(self, error: GearmanError) -> None:
         """Close the connection for this reason and hand what it held to the pool."""
         if not self.closed:
-            entries = self.close()
+            entries = self.close(error)
             self._pool.connection_lost(self, error, entries)
 
-    def close(self) -> LostEntries:
-        """Close the socket and return what the connection held."""
+    def close(self, error: GearmanError) -> LostEntries:
+        """Close the socket and return what the connection held.
+
+        Nothing yet, if a caller is in the middle of sending: what it has in its hands is in doubt until it has left.
+        The handler is then told of it all with ``error`` as soon as that is so.
+        """
         self.closed = True
         self.up = False
         self._io.unwatch(self._sock)
         if self.lock.acquire(timeout=PATIENCE):
-            unsent_bytes = sum(len(buffer) for buffer in self._rest)
-            self._rest = []
-            self._close_socket()
             # Not released: nobody sends on it any more.
-        else:
-            # Somebody is in the middle of sending. Its system calls fail from now on; the descriptor stays until it has
-            # left, lest its number be given to another connection under its feet.
-            unsent_bytes = 0
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
-            self._pool.lingering.append(self)
-            self._io.call_later(PATIENCE, self._close_later)
+            return self._close_socket()
+        # Its system calls fail from now on; the descriptor stays until it has left, lest its number be given to another
+        # connection under its feet.
+        self._loss = error
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._pool.lingering.append(self)
+        self._io.call_later(PATIENCE, self._close_later)
+        return LostEntries([], [], [])
+
+    def _close_socket(self) -> LostEntries:
+        with contextlib.suppress(OSError):
+            self._sock.close()
+        unsent_bytes = sum(len(buffer) for buffer in self._rest)
+        self._rest = []
         order = list(self.session.order)
         accepted = self.session.abandon()
         queued = self._take_queue()
@@ -382,18 +396,19 @@ class Connection:
         if not self.close_lingering():
             self._io.call_later(PATIENCE, self._close_later)
 
-    def close_lingering(self) -> bool:
-        """Close the socket of a closed connection if whoever was sending has left; return whether it is closed."""
-        if self.lock.acquire(False) or not self._somebody_drains():
-            self._close_socket()
-            with contextlib.suppress(ValueError):
-                self._pool.lingering.remove(self)
-            return True
-        return False
+    def close_lingering(self, patience: float = 0.0) -> bool:
+        """Close the socket of a closed connection if whoever was sending has left; return whether it is closed.
 
-    def _close_socket(self) -> None:
-        with contextlib.suppress(OSError):
-            self._sock.close()
+        With ``patience`` it waits so many seconds for that, and then closes it all the same.
+        """
+        if self not in self._pool.lingering:
+            return True
+        if not self.lock.acquire(timeout=patience) and not patience and self._somebody_drains():
+            return False
+        self._pool.lingering.remove(self)
+        assert self._loss is not None
+        self._pool.handler.on_lost(self, self._loss, self._close_socket())
+        return True
 
     def close_after_fork(self) -> LostEntries:
         """In the child of a fork: close the descriptor, and say nothing to the server, who talks with the parent."""
@@ -413,6 +428,8 @@ class Connection:
                 return entries
 
     def _rescue(self) -> None:
+        if self in self._pool.lingering:
+            return  # what it holds is handed over when whoever sends has left
         entries = self._take_queue()
         if entries:
             self._pool.handler.on_lost(self, self._lost("the connection was closed"), LostEntries(entries, [], []))

@@ -67,6 +67,9 @@ _SUSPECT_PART = 1 / 3
 #: The most that a packet below `COPY_LIMIT` takes, arguments included.
 _SMALL_PACKET = 80 * 1024
 
+#: How long the end of the loop waits for callers in the middle of sending on a closed connection, in seconds.
+_LAST_PATIENCE = 0.5
+
 _PROBE = b"gearman_pool"
 
 
@@ -639,7 +642,7 @@ class Pool:
         for connection in self.connections:
             connection.lose(error)
         for connection in list(self.lingering):
-            connection.close_lingering()
+            connection.close_lingering(_LAST_PATIENCE)
         self.available = ()
         self._take_arrivals()
         waiting, self._waiting = self._waiting, deque()

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from gearman_pool import GearmanClient
-from gearman_pool.errors import ConnectionLost
+from gearman_pool.errors import ClientClosed, ConnectionLost
 from gearman_pool.transport import connection as connection_module
 
 from ..support.waiting import wait_until
@@ -128,3 +128,92 @@ def test_main_thread_does_not_send_while_others_have_jobs_in_flight(gearmand, cl
 
 def test_repr_shows_state_and_counts(gearmand, client):
     assert repr(_connection(client)) == f"<Connection to {gearmand.address} up, 0 in flight, 0 queued>"
+
+
+def _hold_in_drain(client, monkeypatch):
+    """Have the next caller who sends held up in the middle of `_drain`; return the events "is there" and "go on"."""
+    connection = _connection(client)
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Order(type(connection.order)):
+        def append(self, entry):
+            if not client._dispatcher.io.is_current() and not inside.is_set():
+                inside.set()
+                go_on.wait(20)
+            super().append(entry)
+
+    order = Order(connection.order)
+    monkeypatch.setattr(connection, "order", order)
+    connection.session.order = order
+    return inside, go_on
+
+
+def test_connection_that_is_lost_while_a_caller_sends_hands_over_every_job_once(
+    gearmand, client, echo_worker, monkeypatch
+):
+    inside, go_on = _hold_in_drain(client, monkeypatch)
+    connection = _connection(client)
+    futures, errors = [], []
+
+    def submit() -> None:
+        try:
+            futures.append(client.submit("echo", b"held", max_retries=1))
+        except BaseException as error:
+            errors.append(error)
+
+    caller = threading.Thread(target=submit)
+    caller.start()
+    assert inside.wait(10)
+    lost = threading.Event()
+    client._dispatcher.io.post(lambda: (connection.lose(ConnectionLost("on purpose")), lost.set()))
+    assert lost.wait(10)
+    straggler = client.submit("echo", b"straggler", max_retries=1)
+    # The straggler goes by another connection; what the caller has in its hands waits for it to leave.
+    assert straggler.result(10) == b"straggler"
+    go_on.set()
+    caller.join(10)
+    assert not errors
+    assert futures[0].result(10) == b"held"
+    assert client.stats().in_flight == 0
+
+
+def test_close_while_a_caller_sends_leaves_no_future_behind(gearmand, client, monkeypatch):
+    inside, go_on = _hold_in_drain(client, monkeypatch)
+    futures, errors = [], []
+
+    def submit() -> None:
+        try:
+            futures.append(client.submit("no such task"))
+        except BaseException as error:
+            errors.append(error)
+
+    caller = threading.Thread(target=submit)
+    caller.start()
+    assert inside.wait(10)
+    client.close(timeout=0)
+    go_on.set()
+    caller.join(10)
+    assert not errors
+    with pytest.raises(ClientClosed):
+        futures[0].result(5)
+
+
+def test_job_that_comes_while_the_loop_ends_ends_too(gearmand, monkeypatch):
+    """Between the end of the loop's work and the note that it has ended, when descriptors are closed."""
+    with GearmanClient([gearmand.address]) as client:
+        client.ping()
+        io = client._dispatcher.io
+        found = []
+        real = io._selector.close
+
+        def close() -> None:
+            # What a caller has seen that looked a moment ago, before the client refused jobs.
+            refusing, client._dispatcher.refusing = client._dispatcher.refusing, None
+            found.append(client.submit("echo"))
+            client._dispatcher.refusing = refusing
+            real()
+
+        monkeypatch.setattr(io._selector, "close", close)
+        client.close(timeout=1)
+        with pytest.raises(ClientClosed):
+            found[0].result(5)
