@@ -309,7 +309,7 @@ class GearmanClient(PythonGearmanClient):
             key = encode_unique(job.unique)
             if type(job.unique) is bytes:
                 job.unique = key.decode("utf-8", "surrogateescape")
-            if not self._warned_of_unique and len(self._dispatcher.pool.servers) > 1:
+            if not self._warned_of_unique and len(self._dispatcher.pool.wanted) > 1:
                 self._warn_of_unique()
         if self._decode is not None:
             request._decode = self._decode
@@ -410,7 +410,7 @@ class GearmanClient(PythonGearmanClient):
 
     def _status_anywhere(self, unique: bytes, timeout: float) -> JobStatus:
         deadline = monotonic() + timeout
-        servers = self._dispatcher.pool.servers
+        servers = list(self._dispatcher.pool.wanted.values())
         queries = [self._ask_status(server, None, unique, timeout) for server in servers]
         answers: list[JobStatus] = []
         for query in queries:
@@ -445,10 +445,11 @@ class GearmanClient(PythonGearmanClient):
         return query
 
     def _server(self, address: str) -> Server:
-        for server in self._dispatcher.pool.servers:
-            if str(server.address) == address:
-                return server
-        known = ", ".join(str(server.address) for server in self._dispatcher.pool.servers) or "none"
+        wanted = self._dispatcher.pool.wanted
+        server = wanted.get(address)
+        if server is not None:
+            return server
+        known = ", ".join(list(wanted)) or "none"
         raise ValueError(f"{address} is not a server of this client (it has: {known}); add_server() takes it in")
 
     def ping(self, timeout: float | None = None) -> dict[str, float | None]:
@@ -459,7 +460,9 @@ class GearmanClient(PythonGearmanClient):
         """
         timeout = self.options.health_check_timeout if timeout is None else timeout
         deadline = monotonic() + timeout
-        queries = [(str(server.address), self._ping(server, timeout)) for server in self._dispatcher.pool.servers]
+        queries = [
+            (str(server.address), self._ping(server, timeout)) for server in list(self._dispatcher.pool.wanted.values())
+        ]
         answers: dict[str, float | None] = {}
         for address, promise in queries:
             answers[address] = None
@@ -487,7 +490,7 @@ class GearmanClient(PythonGearmanClient):
         address = parse_server(server)
         if self.options.ssl_context is not None:
             address = address.with_ssl(self.options.ssl_context)
-        self._dispatcher.io.post(partial(self._dispatcher.pool.add, address))
+        self._dispatcher.pool.add(address)
 
     def remove_server(self, server: Any, drain: bool = True) -> None:
         """Take a server out: it gets no more jobs from this client.
@@ -500,7 +503,7 @@ class GearmanClient(PythonGearmanClient):
             ValueError: it is not a server of this client.
         """
         found = self._server(str(parse_server(server)))
-        self._dispatcher.io.post(partial(self._dispatcher.pool.remove, found.address, drain))
+        self._dispatcher.pool.remove(found, drain)
 
     def close(self, timeout: float = 5.0) -> None:
         """Refuse new jobs, wait for those in flight, fail what is left with `ClientClosed`, and end the thread.
@@ -530,7 +533,7 @@ class GearmanClient(PythonGearmanClient):
 
     def __repr__(self) -> str:
         name = f" {self.options.name!r}" if self.options.name else ""
-        servers = ", ".join(f"{server.address} {server.state.value}" for server in self._dispatcher.pool.servers)
+        servers = ", ".join(f"{server.address} {server.state}" for server in self._dispatcher.pool.infos())
         state = "closed, " if self._closed else ""
         return f"<{type(self).__name__}{name} [{servers}] {state}{self._dispatcher.pool.in_flight()} in flight>"
 
@@ -565,7 +568,7 @@ class GearmanClient(PythonGearmanClient):
         """In the child of a fork: leave the parent's half behind, and start anew with the next use."""
         set_main_thread()
         old = self._dispatcher
-        addresses = tuple(server.address for server in old.pool.servers)
+        addresses = tuple(server.address for server in old.pool.wanted.values())
         try:
             old.after_fork_in_child()
         finally:

@@ -340,6 +340,7 @@ class EagerClient(GearmanClient):
             added = Server(address)
             _bring_up(added)
             pool.servers = (*pool.servers, added)
+            pool.wanted[str(address)] = added
 
     def remove_server(self, server: Any, drain: bool = True) -> None:
         """Seem to talk with one server less.
@@ -353,3 +354,4 @@ class EagerClient(GearmanClient):
         if not left or len(left) == len(pool.servers):
             raise ValueError(f"{address} cannot be removed: it is not one of the servers, or it is the last one")
         pool.servers = left
+        del pool.wanted[str(address)]

@@ -375,7 +375,7 @@ class PythonGearmanClient:
     @property
     def connection_list(self) -> list[GearmanConnection]:
         """The servers, in the order of the configuration."""
-        return [self._connection(server.address) for server in self._dispatcher.pool.servers]
+        return [self._connection(server.address) for server in list(self._dispatcher.pool.wanted.values())]
 
     def _connection(self, address: ServerAddress) -> GearmanConnection:
         return self._connections.setdefault(address, GearmanConnection(address))

@@ -99,6 +99,8 @@ class Connection:
         #: It has missed a health check; others are preferred.
         self.suspect = False
         self.last_heard = pool.io.clock()
+        # When the server last took a part of what was too much for one system call.
+        self._last_taken = 0.0
         self.up_since = 0.0
         self.sent_packets = 0
         self._pool = pool
@@ -117,6 +119,11 @@ class Connection:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "up" if self.up else "connecting"
         return f"<Connection to {self.server.address} {state}, {self.pending} in flight, {len(self.queue)} queued>"
+
+    @property
+    def last_progress(self) -> float:
+        """When the server was last seen to be alive: by what it sent, or by what it took of a large upload."""
+        return max(self.last_heard, self._last_taken)
 
     @property
     def pending(self) -> int:
@@ -183,6 +190,7 @@ class Connection:
                     return error
                 if sent < len(self._rest[0]):
                     if sent:
+                        self._last_taken = self._io.clock()
                         self._rest[0] = memoryview(self._rest[0])[sent:]
                         continue
                     return None

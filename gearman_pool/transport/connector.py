@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import encodings.idna  # noqa: F401 - see below
+import os
 import random
 import socket
 import ssl
@@ -47,6 +48,8 @@ class Attempt:
         #: Runs out when the attempt takes longer than it may.
         self.timer: Timer | None = None
         self._done = done
+        # What it has opened so far, for the child of a fork. Written by the attempt's thread.
+        self._sock: socket.socket | None = None
 
     def start(self, name: str) -> None:
         """Start the attempt's thread.
@@ -63,7 +66,7 @@ class Attempt:
     def _run(self) -> None:
         outcome: Outcome
         try:
-            outcome = connect(self.address, self.timeout)
+            outcome = connect(self.address, self.timeout, self._note)
         except GearmanError as error:
             outcome = error
         except Exception as error:  # whatever it is, the I/O thread waits for an outcome
@@ -71,9 +74,21 @@ class Attempt:
         self.finished = True
         self._done(self, outcome)
 
+    def _note(self, sock: socket.socket) -> None:
+        self._sock = sock
 
-def connect(address: ServerAddress, timeout: float) -> socket.socket:
+    def close_after_fork(self) -> None:
+        """In the child of a fork: close the descriptor, or the server would not see that the parent closes its own."""
+        if self._sock is not None and self._sock.fileno() >= 0:
+            os.close(self._sock.detach())
+
+
+def connect(
+    address: ServerAddress, timeout: float, opened: Callable[[socket.socket], object] = lambda sock: None
+) -> socket.socket:
     """Return a connected, non-blocking socket, after the TLS handshake if the address asks for TLS.
+
+    ``opened`` is told of each socket as soon as there is one.
 
     The name is resolved anew for each attempt and its addresses are tried in random order. Blocks for at most
     ``timeout`` seconds after the name is resolved.
@@ -95,7 +110,7 @@ def connect(address: ServerAddress, timeout: float) -> socket.socket:
         if remaining <= 0:
             break
         try:
-            return _connect_one(address, family, kind, protocol, target, remaining)
+            return _connect_one(address, family, kind, protocol, target, remaining, opened)
         except GearmanError as error:
             failure = error
         except TimeoutError:
@@ -104,13 +119,20 @@ def connect(address: ServerAddress, timeout: float) -> socket.socket:
 
 
 def _connect_one(
-    address: ServerAddress, family: int, kind: int, protocol: int, target: object, timeout: float
+    address: ServerAddress,
+    family: int,
+    kind: int,
+    protocol: int,
+    target: object,
+    timeout: float,
+    opened: Callable[[socket.socket], object],
 ) -> socket.socket:
     try:
         sock = socket.socket(family, kind, protocol)
     except OSError as error:
         raise _error(ConnectionError, address, f"cannot open a socket: {error.strerror or error}", error) from None
     try:
+        opened(sock)
         sock.settimeout(timeout)
         started = time.monotonic()
         sock.connect(target)  # type: ignore[arg-type]
@@ -118,6 +140,8 @@ def _connect_one(
         if address.ssl_context is not None:
             sock.settimeout(max(0.001, timeout - (time.monotonic() - started)))
             sock = _wrap(address, sock)
+            opened(sock)
+            _shake_hands(address, sock)
         sock.setblocking(False)
         return sock
     except (GearmanError, TimeoutError):
@@ -141,11 +165,19 @@ def _set_options(sock: socket.socket) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def _wrap(address: ServerAddress, sock: socket.socket) -> socket.socket:
+def _wrap(address: ServerAddress, sock: socket.socket) -> ssl.SSLSocket:
     context = address.ssl_context
     assert context is not None
+    name = address.server_hostname or address.host
     try:
-        return context.wrap_socket(sock, server_hostname=address.server_hostname or address.host)
+        return context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+    except (ssl.SSLError, OSError) as error:  # it was closed a moment after it was connected
+        raise tls_error(address, error) from None
+
+
+def _shake_hands(address: ServerAddress, sock: ssl.SSLSocket) -> None:
+    try:
+        sock.do_handshake()
     except TimeoutError as error:
         text = "connected, but the TLS handshake was not finished within connect_timeout"
         raise _error(ConnectTimeout, address, text, error) from None

@@ -1,7 +1,7 @@
 """The pool: servers, their health and backoff, the choice of a server, and the budget of what may be in flight.
 
-Threads: `submit`, `choose`, `full`, `in_flight`, `wait_for_room` and `infos` may be called from any thread; they read
-tuples that the I/O thread publishes whole, and take no lock. Everything else belongs to the I/O thread.
+Threads: `submit`, `choose`, `full`, `in_flight`, `wait_for_room`, `infos`, `add` and `remove` may be called from any
+thread; they read tuples that the I/O thread publishes whole, and take no lock. All else belongs to the I/O thread.
 """
 
 from __future__ import annotations
@@ -183,6 +183,9 @@ class Pool:
         self.counters = counters
         #: All servers in the order of the configuration, and those that take jobs. Replaced whole by the I/O thread.
         self.servers: tuple[Server, ...] = tuple(Server(address) for address in addresses)
+        #: The servers that are wanted, by address: those above but for what drains, and what the I/O thread has not yet
+        #: taken in. Changed by any thread, by single operations.
+        self.wanted: dict[str, Server] = {str(server.address): server for server in self.servers}
         self.available: tuple[Server, ...] = ()
         self.connections: tuple[Connection, ...] = ()
         self.closing = False
@@ -199,7 +202,8 @@ class Pool:
         # Waiting requests go first: new ones queue up behind them. Written by the I/O thread.
         self._held_up = True
         self._waiting_timer: Timer | None = None
-        self._room_waiters: deque[threading.Lock] = deque()
+        # Callers that wait for room, and for how many bytes.
+        self._room_waiters: deque[tuple[threading.Lock, int]] = deque()
         # The longest packet seen, for a cheap upper bound of what is queued; see `_too_many_bytes`.
         self._largest = _SMALL_PACKET
         io.post(self._start)
@@ -212,7 +216,10 @@ class Pool:
         It waits for ``timeout`` seconds, or ``submit_timeout``; a `Server` as the key means that one and no other.
         """
         # What a thread submits later must not overtake what it submitted before there was a server.
-        connection = None if self._held_up or self._arriving else self.choose(key)
+        try:
+            connection = None if self._held_up or self._arriving else self.choose(key)
+        except Exception:  # a policy of the user's; if it fails once more, that is the job's outcome
+            connection = None
         if connection is None:
             wait = self.options.submit_timeout if timeout is None else timeout
             # Counted from here on: a burst must not get past the budget before the I/O thread has seen it.
@@ -300,7 +307,7 @@ class Pool:
         while self.full(size):
             waiter = threading.Lock()
             waiter.acquire()
-            self._room_waiters.append(waiter)
+            self._room_waiters.append((waiter, size))
             self.io.wake()
             remaining = deadline - self.io.clock()
             if remaining <= 0:
@@ -311,7 +318,20 @@ class Pool:
 
     def infos(self) -> tuple[ServerInfo, ...]:
         """Return what is known of each server."""
-        return tuple(self._info(server) for server in self.servers)
+        return tuple(self._info(server) for server in dict.fromkeys((*self.servers, *self.wanted.values())))
+
+    def add(self, address: ServerAddress) -> None:
+        """Take a server in. One that is there already changes nothing."""
+        server = Server(address)
+        server.fresh = False
+        if self.wanted.setdefault(str(address), server) is server:
+            self.io.post(partial(self._add, server))
+
+    def remove(self, server: Server, drain: bool) -> None:
+        """Take a server out: give it no more jobs, and close it when what is in flight there is done, or at once."""
+        if self.wanted.get(str(server.address)) is server:
+            del self.wanted[str(server.address)]
+        self.io.post(partial(self._remove, server, drain))
 
     def _info(self, server: Server) -> ServerInfo:
         retry = server.retry
@@ -327,7 +347,7 @@ class Pool:
 
     def unavailable(self, why: str = "no server could be reached") -> ServerUnavailable:
         """Return an error that names every server and its last error."""
-        errors = {str(server.address): _last_error(server) for server in self.servers}
+        errors = {address: _last_error(server) for address, server in list(self.wanted.items())}
         if not errors:
             return ServerUnavailable(
                 "no servers are configured: give GearmanClient a list of addresses", retryable=False
@@ -347,11 +367,13 @@ class Pool:
         for connection in self.connections:
             if connection.queue:
                 connection.pump()
-        while self._room_waiters and not self.full(0):
-            try:
-                self._room_waiters.popleft().release()
-            except IndexError:
-                break
+        if self._room_waiters and not self.full(0):
+            for _ in range(len(self._room_waiters)):
+                waiter, size = self._room_waiters.popleft()
+                if self.full(size):
+                    self._room_waiters.append((waiter, size))
+                else:
+                    waiter.release()
         return False
 
     def has_work(self) -> bool:
@@ -372,11 +394,11 @@ class Pool:
         """Send the request, or let it wait for a server until ``deadline``."""
         if self.closing:
             self.handler.on_unroutable(entry, ClientClosed("the client was closed before the job was sent"))
-        elif not self.servers:
+        elif not self.wanted and not self.servers:
             self.handler.on_unroutable(entry, self.unavailable())
         elif not self._try(entry, key):
             self._waiting.append((deadline, key, entry))
-            self._watch_waiting()
+            self._watch_waiting(deadline)
 
     def _try(self, entry: Entry, key: bytes | Server | None) -> bool:
         try:
@@ -395,9 +417,13 @@ class Pool:
             if not self._try(entry, key):
                 self._waiting.append((deadline, key, entry))
 
-    def _watch_waiting(self) -> None:
-        if self._waiting and (self._waiting_timer is None or not self._waiting_timer.alive):
-            self._waiting_timer = self.io.call_at(min(item[0] for item in self._waiting), self._expire)
+    def _watch_waiting(self, deadline: float) -> None:
+        timer = self._waiting_timer
+        if timer is not None and timer.alive:
+            if timer.when <= deadline:
+                return
+            timer.cancel()
+        self._waiting_timer = self.io.call_at(deadline, self._expire)
 
     def _expire(self) -> None:
         now = self.io.clock()
@@ -406,7 +432,8 @@ class Pool:
         self._waiting = deque(item for item in self._waiting if item[0] > now)
         for _, _, entry in late:
             self.handler.on_unroutable(entry, self.unavailable())
-        self._watch_waiting()
+        if self._waiting:
+            self._watch_waiting(min(item[0] for item in self._waiting))
 
     def withdraw(self, token: object) -> bool:
         """Take a token's request off the waiting ones or a queue; return whether it was still there."""
@@ -429,24 +456,19 @@ class Pool:
             server.fresh = False
         self._publish()
 
-    def add(self, address: ServerAddress) -> None:
-        """Take a server in."""
-        if all(server.address != address or server.state is ServerState.DRAINING for server in self.servers):
-            server = Server(address)
-            server.fresh = False
-            self.servers = (*self.servers, server)
-            self._connect(server)
+    def _add(self, server: Server) -> None:
+        self.servers = (*self.servers, server)
+        self._connect(server)
 
-    def remove(self, address: ServerAddress, drain: bool) -> None:
-        """Take a server out: give it no more jobs, and close it when what is in flight there is done, or at once."""
-        for server in self.servers:
-            if server.address == address:
-                if server.state is not ServerState.DRAINING:
-                    server.move(ServerState.DRAINING)
-                if server.retry is not None:
-                    server.retry.cancel()
-                self._publish()
-                self._drain(server, drain)
+    def _remove(self, server: Server, drain: bool) -> None:
+        if server not in self.servers:
+            return
+        if server.state is not ServerState.DRAINING:
+            server.move(ServerState.DRAINING)
+        if server.retry is not None:
+            server.retry.cancel()
+        self._publish()
+        self._drain(server, drain)
 
     def _drain(self, server: Server, wait: bool) -> None:
         if wait and any(connection.pending for connection in server.connections):
@@ -578,7 +600,7 @@ class Pool:
         probe.timers.append(self.io.call_later(timeout, partial(self._check_unanswered, connection, probe)))
 
     def _suspect(self, connection: Connection, probe: _Probe) -> None:
-        if not probe.done and not connection.closed and connection.last_heard < probe.sent:
+        if not probe.done and not connection.closed and connection.last_progress < probe.sent:
             connection.suspect = True
             self._publish()
 
@@ -586,9 +608,9 @@ class Pool:
         if probe.done or connection.closed:
             return
         timeout = self.options.health_check_timeout
-        silent = self.io.now - max(connection.last_heard, probe.sent)
+        silent = self.io.now - max(connection.last_progress, probe.sent)
         if silent < timeout and connection.up:
-            # It talks, but has not come to the ECHO_REQ yet: there is much to answer before it.
+            # It talks, or takes what it is sent, but has not come to the ECHO_REQ yet: there is much before it.
             again = partial(self._check_unanswered, connection, probe)
             probe.timers.append(self.io.call_later(timeout - silent, again))
             return
@@ -649,14 +671,18 @@ class Pool:
         for _, _, entry in waiting:
             self.handler.on_unroutable(entry, error)
         while self._room_waiters:
-            self._room_waiters.popleft().release()
+            self._room_waiters.popleft()[0].release()
 
     def close_after_fork(self) -> list[LostEntries]:
         """In the child of a fork: close the inherited descriptors and return what the parent has in flight."""
         self.closing = True
         self.io.close_after_fork()
         lost = [connection.close_after_fork() for connection in self.connections]
+        lost.extend(connection.close_after_fork() for connection in self.lingering)
         lost.append(LostEntries([entry for _, _, entry in (*self._arriving, *self._waiting)], [], []))
+        for server in self.servers:
+            for attempt in server.attempts:
+                attempt.close_after_fork()
         # Stragglers that had come to a connection after its end, and sockets that had just been connected.
         for call in self.io.take_inbox():
             owner = getattr(call, "__self__", None)

@@ -13,6 +13,7 @@ import pytest
 
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost, JobCancelled
+from gearman_pool.testing import FaultProxy
 
 from ..support.waiting import wait_until
 from .support import ROOT, figure, wait_accepted, wait_up
@@ -204,3 +205,16 @@ def test_cancel_of_a_job_at_a_frozen_server_is_bounded(gearmand):
         # The question was on its way: what it asked for is done once the server goes on.
         with pytest.raises(JobCancelled):
             accepted.result(10)
+
+
+def test_large_upload_over_a_slow_link_is_no_frozen_server(gearmand):
+    """The health check waits behind the payload; that the server takes it shows that it lives."""
+    with (
+        FaultProxy(gearmand.address) as proxy,
+        GearmanClient([proxy.address], health_check_interval=0.2, health_check_timeout=1.5) as client,
+    ):
+        client.ping()
+        proxy.throttle(16 * 2**20, "to_server")
+        payload = bytes(48 * 2**20)
+        assert client.submit_background("nobody", payload).result(50)
+        assert client.stats().connections_lost == 0

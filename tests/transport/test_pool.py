@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import threading
+import time
 
 import pytest
 
 from gearman_pool import GearmanClient
-from gearman_pool.errors import ConnectTimeout, InvalidClientState, ServerUnavailable
+from gearman_pool.errors import ClientSaturated, ConnectTimeout, GearmanError, InvalidClientState, ServerUnavailable
 from gearman_pool.options import ServerAddress
 from gearman_pool.transport.connector import connect
 from gearman_pool.transport.pool import SERVER_MOVES, Server, ServerState
@@ -94,3 +97,141 @@ def test_connect_gives_up_after_its_timeout():
 def test_name_without_an_address_is_a_connection_error():
     with pytest.raises(ConnectionError, match="cannot resolve the name"):
         connect(ServerAddress("no-such-host.invalid"), 5)
+
+
+# ---- servers that are taken in and out -------------------------------------------------------------------------------
+
+
+def test_server_that_is_added_before_the_first_use_is_one_of_the_servers_at_once(gearmand, echo_worker):
+    with GearmanClient(["127.0.0.1:1"]) as client:
+        client.add_server(gearmand.address)
+        client.add_server(gearmand.address)
+        assert [server.address for server in client.servers()] == ["127.0.0.1:1", gearmand.address]
+        assert [str(connection) for connection in client.connection_list] == ["127.0.0.1:1", gearmand.address]
+        client.remove_server("127.0.0.1:1")
+        with pytest.raises(ValueError, match="not a server of this client"):
+            client.remove_server("127.0.0.1:1")
+        assert client.submit("echo", b"x").result(10) == b"x"
+        assert [server.address for server in client.servers()] == [gearmand.address]
+
+
+def test_client_without_servers_waits_for_the_one_that_has_just_been_added(gearmand, echo_worker):
+    for _ in range(20):
+        with GearmanClient([]) as client:
+            with pytest.raises(ServerUnavailable, match="no servers are configured"):
+                client.submit("echo", b"x").result(10)
+            client.add_server(gearmand.address)
+            assert client.submit("echo", b"x").result(10) == b"x"
+
+
+def test_servers_added_before_a_fork_are_the_childs_too(gearmand, echo_worker):
+    client = GearmanClient([])
+    client.add_server(gearmand.address)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if client.submit("echo", b"child").result(10) == b"child" else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    client.close()
+
+
+def test_child_of_a_fork_keeps_no_descriptor_of_a_connection_in_the_making(gearmand):
+    """Accepted and not answered: the attempt is over, or under way, at whatever moment the fork comes."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as full:
+        address = full.getsockname()
+        fillers = []
+        while True:
+            # A connection that the full backlog keeps in the making.
+            filler = socket.socket()
+            filler.settimeout(0.3)
+            fillers.append(filler)
+            try:
+                filler.connect(address)
+            except TimeoutError:
+                break
+        client = GearmanClient([f"127.0.0.1:{address[1]}"], connect_timeout=20)
+        client.submit("x")
+        server = client._dispatcher.pool.servers[0]
+        sock = wait_until(lambda: server.attempts and server.attempts[0]._sock, message="a connection in the making")
+        number = sock.fileno()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.fstat(number)
+            except OSError:
+                os._exit(0)
+            os._exit(1)
+        status = os.waitpid(pid, 0)[1]
+        for filler in fillers:
+            filler.close()
+    client.close(timeout=0)
+    assert status == 0
+
+
+# ---- room ------------------------------------------------------------------------------------------------------------
+
+
+def test_caller_that_waits_for_room_costs_no_processor_time(gearmand):
+    with GearmanClient([gearmand.address], max_outbound_bytes=3_000_000, submit_timeout=1.0) as client:
+        client.ping()
+        gearmand.pause()
+        try:
+            for _ in range(100):  # until the server's buffers are full, and the limit is reached with the next one
+                try:
+                    client.submit("x", bytes(1_000_000))
+                except ClientSaturated:
+                    break
+            wakeups, used = client.stats().wakeups, time.process_time()
+            with pytest.raises(ClientSaturated):
+                client.submit("x", bytes(2_900_000))
+            assert client.stats().wakeups - wakeups < 100
+            assert time.process_time() - used < 0.5
+        finally:
+            gearmand.resume()
+        client.close(timeout=0)
+
+
+# ---- policies of the user's ------------------------------------------------------------------------------------------
+
+
+def test_policy_that_raises_is_the_jobs_error_and_nobody_elses(gearmands, c_workers):
+    first, second = gearmands(), gearmands()
+    c_workers(first), c_workers(second)
+    broken = threading.Event()
+
+    def policy(servers, key):
+        if broken.is_set():
+            raise ZeroDivisionError("in the policy")
+        return servers[-1]
+
+    with GearmanClient([first.address, second.address], policy=policy) as client:
+        wait_until(
+            lambda: client.ping() and all(server.state == "UP" for server in client.servers()), message="both are up"
+        )
+        in_flight = client.submit("nobody does this")
+        wait_until(lambda: in_flight.job.handle, message="acceptance")
+        assert str(in_flight.job.connection) == second.address
+        broken.set()
+        future = client.submit("echo")
+        with pytest.raises(GearmanError, match="the policy failed: ZeroDivisionError"):
+            future.result(10)
+        broken.clear()
+        assert client.submit("echo", b"x").result(10) == b"x"
+        assert client.stats().connections_lost == 0
+        assert in_flight.cancel()
+
+
+def test_least_pending_takes_the_server_with_less_in_flight(gearmands):
+    first, second = gearmands(), gearmands()
+    with GearmanClient([first.address, second.address], policy="least_pending") as client:
+        wait_until(
+            lambda: client.ping() and all(server.state == "UP" for server in client.servers()), message="both are up"
+        )
+        futures = [client.submit("nobody does this") for _ in range(10)]
+        wait_until(lambda: all(future.job.handle for future in futures), message="acceptance")
+        assert sorted(server.in_flight for server in client.servers()) == [5, 5]
+        for future in futures:
+            assert future.cancel()
