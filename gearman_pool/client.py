@@ -252,18 +252,19 @@ class GearmanClient(PythonGearmanClient):
             raise ValueError(f"window is {window!r}; it must be a whole number of 1 or more")
         window = min(window, self.options.max_in_flight)
         deadline = None if timeout is None else monotonic() + timeout
-        items = iter(iterable)
-        futures: deque[JobFuture] = deque()
-        for item in items:
-            futures.append(self.submit(task, item))
-            if len(futures) >= window:
-                break
-        return self._results(task, items, futures, deadline)
+        results = self._results(task, iter(iterable), window, deadline)
+        # Up to its first yield: only a generator that has begun withdraws its jobs when nobody wants its results.
+        next(results)
+        return results
 
-    def _results(
-        self, task: str | bytes, items: Iterator[Any], futures: deque[JobFuture], deadline: float | None
-    ) -> Iterator[Any]:
+    def _results(self, task: str | bytes, items: Iterator[Any], window: int, deadline: float | None) -> Iterator[Any]:
+        futures: deque[JobFuture] = deque()
         try:
+            for item in items:
+                futures.append(self.submit(task, item))
+                if len(futures) >= window:
+                    break
+            yield None
             while futures:
                 future = futures.popleft()
                 result = future.result(None if deadline is None else max(0.0, deadline - monotonic()))

@@ -9,6 +9,7 @@ thread, which owns every job from the moment its packet is in line.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -55,6 +56,7 @@ from .protocol.client import (
     STATUS,
     WARNING,
     ClientSession,
+    number,
     submit_reply,
 )
 from .protocol.commands import Command, submit_command
@@ -116,6 +118,8 @@ class Dispatcher:
         self.pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
         #: The first half of the uniques made here; the second half counts. Random, and another one after a fork.
         self.unique_prefix = os.urandom(unique_bytes).hex()[:-12]
+        # It does not begin at 0: a short prefix may be another process's too.
+        self._unique_numbers = itertools.count(int.from_bytes(os.urandom(5), "big"))
         self._connection_for = connection_for
         self._decode = decode
         self._listeners = options.listeners
@@ -378,6 +382,10 @@ class Dispatcher:
         return server.public
 
     def _completed(self, future: JobFuture, payload: bytes) -> None:
+        if future._state == FINISHED or future._state == CANCELLED:
+            # It timed out while it was on its way, and came with its result.
+            self.counters.late_packets += 1
+            return
         self.counters.jobs_completed += 1
         future.request.result_data = payload
         if self._decode is not None:
@@ -385,7 +393,9 @@ class Dispatcher:
         self._finish(future, JOB_COMPLETE, payload, None)
 
     def _failed(self, future: JobFuture) -> None:
-        if future in self._cancelling:
+        if future.done():
+            self.counters.late_packets += 1
+        elif future in self._cancelling:
             # The server has dropped it, and tells so before it answers the command.
             self.cancelled(future)
         else:
@@ -400,6 +410,9 @@ class Dispatcher:
         self._finish(future, JOB_FAILED, None, error)
 
     def _worker_raised(self, future: JobFuture, data: bytes) -> None:
+        if future.done():
+            self.counters.late_packets += 1
+            return
         future.request.exception_data = data
         error = JobException(
             f"the worker of task {future.request.job.task!r} raised an exception; "
@@ -421,6 +434,9 @@ class Dispatcher:
             token.refused(connection, code, text)
 
     def _updated(self, connection: Connection, future: JobFuture, kind: int, value: Any) -> None:
+        if future.done():
+            self.counters.late_packets += 1
+            return
         self.counters.updates += 1
         future._heard = self._sweep
         request = future.request
@@ -467,6 +483,8 @@ class Dispatcher:
             request._move(state)
         if isinstance(error, GearmanError):
             _describe(error, future)
+            if error.server is None and future._connection is not None:
+                error.server = str(future._connection.server.address)
         if future._timer is not None:
             future._timer.cancel()
             future._timer = None
@@ -518,12 +536,15 @@ class Dispatcher:
         self.counters.jobs_failed += 1
         self._finish(future, state, None, error)
 
-    def _forget(self, future: JobFuture) -> None:
-        """Nobody waits for this job any more: what still comes for it is not for us."""
-        self.pool.withdraw(future)
+    def _forget(self, future: JobFuture) -> bool:
+        """Nobody waits for this job any more: what still comes for it is not for us. Return whether it never left."""
+        if self.pool.withdraw(future):
+            future.request.connection_attempts = max(0, future.request.connection_attempts - 1)
+            return future.request.connection_attempts == 0
         connection, handle = future._connection, future.job.handle
         if connection is not None and handle is not None:
             connection.session.forget(handle, future)  # type: ignore[attr-defined]
+        return False
 
     # ---- lost connections ------------------------------------------------------------------------------------------
 
@@ -592,7 +613,7 @@ class Dispatcher:
 
     def new_unique(self) -> str:
         """Return a unique that nobody else has."""
-        return f"{self.unique_prefix}{next(_unique_numbers):012x}"
+        return f"{self.unique_prefix}{next(self._unique_numbers):012x}"
 
     def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
         """See `Handler.on_unroutable`."""
@@ -619,13 +640,15 @@ class Dispatcher:
             return
         self.counters.jobs_timed_out += 1
         task = future.job.task
-        self._forget(future)
-        sent = future.request.state == JOB_CREATED
-        text = f"task {task!r} has no result after its timeout of {timeout:g} s"
-        text += (
-            "; the server was not told, and a worker may still run it" if sent else "; the server had not accepted it"
-        )
-        self._finish(future, JOB_FAILED, None, JobTimeout(text, maybe_sent=True))
+        unsent = self._forget(future)
+        if unsent:
+            where = "it was not sent"
+        elif future.request.state == JOB_CREATED:
+            where = "the server was not told, and a worker may still run it"
+        else:
+            where = "the server had not accepted it, and may still do so"
+        text = f"task {task!r} has no result after its timeout of {timeout:g} s; {where}"
+        self._finish(future, JOB_FAILED, None, JobTimeout(text, maybe_sent=not unsent, retryable=unsent))
 
     def _start_sweeping(self) -> None:
         self._sweeping = True
@@ -670,6 +693,7 @@ class Dispatcher:
         if future.done():
             promise.set(future.cancelled())
         elif self.pool.withdraw(future):
+            future.request.connection_attempts -= 1
             self.cancelled(future)
             promise.set(True)
         elif connection is not None and handle is not None:
@@ -681,10 +705,12 @@ class Dispatcher:
 
     def cancelled(self, future: JobFuture) -> None:
         """The job is withdrawn."""
+        if future.done():
+            return
         self._forget(future)
         self.counters.jobs_cancelled += 1
         # The server says that no worker has it, and is then told to drop it: a worker may take it in between.
-        maybe_sent = future.job.handle is not None or future.request.connection_attempts > 1
+        maybe_sent = future.request.connection_attempts > 0
         error = JobCancelled(f"task {future.job.task!r} was cancelled", maybe_sent=maybe_sent)
         self._finish(future, JOB_FAILED, None, error, CANCELLED)
 
@@ -721,27 +747,46 @@ class _LostCheck(Query):
 
 
 class _CancelCheck(Query):
-    """Asks whether a job runs, and has the server drop it if not."""
+    """Asks whether a job runs, and has the server drop it if not.
+
+    A job that others wait for too is not dropped, which would fail theirs: only this future's part in it ends. Others
+    can wait only for one of a unique that a user gave; how many do, the server tells by the unique alone.
+    """
 
     def __init__(self, dispatcher: Dispatcher, future: JobFuture, promise: Promise) -> None:
         self._dispatcher = dispatcher
         self._future = future
         self._promise = promise
-        self._dropping = False
+        self._asked = "whether it runs"
 
     def answered(self, connection: Connection, value: Any) -> None:
         future = self._future
-        if self._dropping:
+        handle = future.job.handle
+        if self._asked == "to drop it":
             self._end(dropped=True)
-        elif future.done() or value[1] != b"1" or value[2] == b"1":
+        elif future.done() or handle is None:
             self._end(dropped=False)
+        elif self._asked == "who waits for it":
+            if number(value[5]) > 1:
+                self._end(dropped=True)
+            else:
+                self._drop(connection, handle)
+        elif value[1] != b"1" or value[2] == b"1":
+            self._end(dropped=False)
+        elif connection.session.shares(handle):  # type: ignore[attr-defined]
+            self._end(dropped=True)
+        elif future._unique_given and future._key != b"-":
+            self._asked = "who waits for it"
+            packet = pack(Command.GET_STATUS_UNIQUE, _bytes(future.job.unique))
+            connection.submit((packet, Command.STATUS_RES_UNIQUE, self))
         else:
-            self._dropping = True
-            handle = future.job.handle
-            assert handle is not None
-            # It stays the connection's: if it completes after all, or the connection is lost, it ends by that.
-            self._dispatcher._cancelling.add(future)
-            connection.submit((b"cancel job " + _bytes(handle) + b"\r\n", TEXT_LINE, self))
+            self._drop(connection, handle)
+
+    def _drop(self, connection: Connection, handle: str) -> None:
+        self._asked = "to drop it"
+        # It stays the connection's: if it completes after all, or the connection is lost, it ends by that.
+        self._dispatcher._cancelling.add(self._future)
+        connection.submit((b"cancel job " + _bytes(handle) + b"\r\n", TEXT_LINE, self))
 
     def refused(self, connection: Connection, code: str, text: str) -> None:
         self._end(dropped=False)
@@ -754,19 +799,6 @@ class _CancelCheck(Query):
         if dropped:
             self._dispatcher.cancelled(self._future)
         self._promise.set(self._future.cancelled())
-
-
-_unique_numbers: Any = None
-
-
-def _reset_unique_numbers() -> None:
-    import itertools
-
-    global _unique_numbers
-    _unique_numbers = itertools.count()
-
-
-_reset_unique_numbers()
 
 
 def _append(request: Any, name: str, value: bytes) -> None:

@@ -235,6 +235,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         Returns:
             Whether the job is cancelled. False once a worker has it, or if it is done. A worker that takes the job
             in the very moment in which the server is told to drop it runs it all the same; its result goes nowhere.
+            A job that others wait for too, by its ``unique``, is not dropped: it goes on for them.
         """
         client = self._client
         if self._state in _OPEN and client is not None:

@@ -21,6 +21,7 @@ from gearman_pool.errors import (
     ClientClosed,
     ConnectionLost,
     EncodeError,
+    JobTimeout,
     ForkedProcess,
     InvalidClientState,
     JobCancelled,
@@ -270,12 +271,13 @@ def test_killed_server_under_load_accounts_for_every_job(gearmands, c_workers, m
         assert client.stats().jobs_lost == lost
 
 
-def test_server_that_comes_back_is_used_again(gearmand, client):
-    for number in range(1, 6):
+def test_server_that_comes_back_is_used_again(gearmand):
+    with GearmanClient([gearmand.address], reconnect_backoff=(0.05, 0.5)) as client:
+        for number in range(1, 6):
+            assert client.submit_background("x").result(20).server == gearmand.address
+            gearmand.restart()
+            wait_until(lambda number=number: client.stats().connections_lost == number, message="the loss is noticed")
         assert client.submit_background("x").result(20).server == gearmand.address
-        gearmand.restart()
-        wait_until(lambda number=number: client.stats().connections_lost == number, message="the loss is noticed")
-    assert client.submit_background("x").result(20).server == gearmand.address
 
 
 @pytest.mark.usefixtures("hectic")
@@ -619,3 +621,50 @@ def test_unexpected_error_in_the_io_thread_ends_the_job_and_not_the_client(clien
         client.submit("echo", b"x").result(5)
     assert client.submit("echo", b"y").result(5) == b"y"
     assert client.stats().loop_errors == 1
+
+
+def test_map_that_nobody_iterates_withdraws_its_jobs(gearmand):
+    with GearmanClient([gearmand.address]) as client:
+        client.ping()
+        results = client.map("no such task", [b"1", b"2"])
+        wait_until(lambda: client.stats().in_flight == 2, message="two jobs")
+        del results
+        wait_until(lambda: client.stats().in_flight == 0, message="nothing in flight")
+        assert client.stats().jobs_cancelled == 2
+
+
+def test_map_whose_items_cannot_all_be_submitted_withdraws_the_others(gearmand):
+    with GearmanClient([gearmand.address]) as client:
+        client.ping()
+        with pytest.raises(EncodeError):
+            client.map("no such task", [b"1", 7])
+        wait_until(lambda: client.stats().jobs_cancelled == 1, message="the withdrawal")
+        assert client.stats().in_flight == 0
+
+
+def test_timeout_of_a_job_that_was_never_sent_says_so():
+    with GearmanClient(["127.0.0.1:1"], reconnect_backoff=(5, 10)) as client:
+        error = client.submit("x", timeout=0.2).exception(10)
+        assert isinstance(error, JobTimeout)
+        assert (error.maybe_sent, error.retryable) == (False, True)
+        assert "it was not sent" in str(error)
+
+
+def test_timeout_and_cancel_of_accepted_jobs_name_the_server(gearmand):
+    with GearmanClient([gearmand.address]) as client:
+        future = client.submit("no such task", timeout=0.3)
+        cancelled = client.submit("no such task")
+        wait_until(lambda: future.job.handle and cancelled.job.handle, message="acceptance")
+        assert cancelled.cancel()
+        assert client.stats().jobs_cancelled == 1
+        with pytest.raises(JobCancelled) as found:
+            cancelled.result()
+        assert (found.value.server, found.value.maybe_sent) == (gearmand.address, True)
+        error = future.exception(10)
+        assert (error.server, error.maybe_sent) == (gearmand.address, True)
+
+
+def test_short_uniques_of_two_clients_differ():
+    clients = [GearmanClient(["127.0.0.1:1"], random_unique_bytes=8) for _ in range(50)]
+    starts = {client._dispatcher.new_unique()[-12:] for client in clients}
+    assert len(starts) == 50

@@ -44,6 +44,10 @@ _UPDATES = {
     Command.WORK_EXCEPTION.value: EXCEPTION,
 }
 _FINAL = frozenset((COMPLETE, FAIL, EXCEPTION))
+
+#: For so many jobs that nobody waits for any more it is kept how many copies of their packets the server still sends:
+#: a job of the same unique that joins one of them must not take these for its own.
+_FORGOTTEN_LIMIT = 1000
 _EXCEPTIONS = b"exceptions"
 
 
@@ -62,8 +66,8 @@ class _Group:
 
     __slots__ = ("next", "tokens")
 
-    def __init__(self, first: Any) -> None:
-        self.tokens: list[Any] = [first]
+    def __init__(self, *tokens: Any) -> None:
+        self.tokens: list[Any] = list(tokens)
         self.next = 0
 
     def take(self, final: bool) -> Any:
@@ -83,11 +87,13 @@ class ClientSession(ReplySession):
     give out the same ones.
     """
 
-    __slots__ = ("_exceptions",)
+    __slots__ = ("_exceptions", "_forgotten")
 
     def __init__(self, max_packet_size: int = DEFAULT_MAX_PACKET_SIZE, exceptions: bool = True) -> None:
         super().__init__(max_packet_size)
         self._exceptions = exceptions
+        # How many copies of its packets come for a job that nobody waits for any more, by handle, oldest first.
+        self._forgotten: dict[str, int] = {}
 
     def greeting(self) -> list[Entry]:
         """Ask for WORK_EXCEPTION packets: without the option gearmand turns them into WORK_FAIL without a text."""
@@ -125,9 +131,20 @@ class ClientSession(ReplySession):
         if type(holder) is _Group:
             holder.tokens[:] = [None if other is token else other for other in holder.tokens]
             if not any(other is not None for other in holder.tokens):
-                del self.handles[handle]
+                self._drop(handle, len(holder.tokens))
         elif holder is not None and holder is token:
-            del self.handles[handle]
+            self._drop(handle, 1)
+
+    def shares(self, handle: str) -> bool:
+        """Whether more than one job of this connection waits for that handle."""
+        holder = self.handles.get(handle)
+        return type(holder) is _Group and sum(token is not None for token in holder.tokens) > 1
+
+    def _drop(self, handle: str, copies: int) -> None:
+        del self.handles[handle]
+        self._forgotten[handle] = copies
+        if len(self._forgotten) > _FORGOTTEN_LIMIT:
+            del self._forgotten[next(iter(self._forgotten))]
 
     def _parse(self, data: bytes, events: list[Event]) -> None:
         decoder = self._decoder
@@ -140,7 +157,7 @@ class ClientSession(ReplySession):
                 _, expected, token = order[0]
                 if expected == _CREATED:
                     handle = str(body, "utf-8", "surrogateescape")
-                    if handle in handles:
+                    if handle in handles or handle in self._forgotten:
                         self._join(handle, token)
                     else:
                         handles[handle] = token
@@ -181,8 +198,11 @@ class ClientSession(ReplySession):
         self._check_line()
 
     def _join(self, handle: str, token: Any) -> None:
-        holder = self.handles[handle]
-        if type(holder) is not _Group:
+        holder = self.handles.get(handle)
+        if holder is None:
+            # After those that nobody waits for, whose copies come first.
+            holder = self.handles[handle] = _Group(*[None] * self._forgotten.pop(handle))
+        elif type(holder) is not _Group:
             holder = self.handles[handle] = _Group(holder)
         holder.tokens.append(token)
 
@@ -191,12 +211,20 @@ class ClientSession(ReplySession):
         if holder is None:
             # A late packet of a job that was given up, timed out or cancelled: normal, and never an error.
             events.append((LATE, None, command))
+            if kind in _FINAL and self._forgotten.get(handle, 0) > 1:
+                self._forgotten[handle] -= 1
+            elif kind in _FINAL:
+                self._forgotten.pop(handle, None)
             return
         final = kind in _FINAL
         if type(holder) is _Group:
             token = holder.take(final)
             if final and not any(other is not None for other in holder.tokens):
-                del self.handles[handle]
+                copies = len(holder.tokens)
+                if copies:
+                    self._drop(handle, copies)
+                else:
+                    del self.handles[handle]
         else:
             token = holder
             if final:

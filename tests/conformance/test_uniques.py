@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gearman_pool import GearmanClient
+from gearman_pool.errors import JobTimeout
 from gearman_pool.job import GearmanJob, GearmanJobRequest
 
 from ..support.raw import ERROR, JOB_CREATED, SUBMIT_JOB, SUBMIT_JOB_BG
@@ -147,6 +148,47 @@ def test_one_of_two_on_a_unique_may_give_up_and_the_other_still_gets_its_result(
     job.complete(b"r")
     assert patient.result(10) == b"r"
     assert list(patient.request.data_updates) == [b"d"]
+
+
+def test_job_that_joins_one_that_was_given_up_before_sees_each_update_once(client, raw_worker):
+    impatient = client.submit("raw", unique="same", timeout=0.2)
+    accepted(impatient)
+    assert isinstance(impatient.exception(10), JobTimeout)
+    patient = client.submit("raw", unique="same")
+    accepted(patient)
+    assert patient.job.handle == impatient.job.handle
+    job = raw_worker.next_job()
+    job.send_data(b"d1")
+    job.send_data(b"d2")
+    job.complete(b"r")
+    assert patient.result(10) == b"r"
+    assert list(patient.request.data_updates) == [b"d1", b"d2"]
+    # The server sends the copies of the one that was given up, too.
+    wait_until(lambda: client.stats().late_packets == 3, message="the other copies")
+
+
+@pytest.mark.parametrize("where", ["this client", "another client"])
+def test_cancelling_one_of_two_jobs_on_a_unique_leaves_the_other_its_result(server, client, raw_workers, where):
+    with GearmanClient([server.address]) as another:
+        first = client.submit("later", unique="same")
+        second = (client if where == "this client" else another).submit("later", unique="same")
+        accepted(first, second)
+        assert first.job.handle == second.job.handle
+        assert first.cancel()
+        assert first.cancelled()
+        raw_workers(server, "later", lambda job: job.complete(b"r"))
+        assert second.result(10) == b"r"
+        assert client.stats().jobs_cancelled == 1
+
+
+def test_cancelling_the_only_job_of_a_unique_drops_it(client):
+    future = client.submit("later", unique="mine")
+    accepted(future)
+    assert future.cancel()
+    assert client.stats().jobs_cancelled == 1
+    assert client.stats().jobs_failed == 0
+    assert not client.status(unique="mine").running
+    wait_until(lambda: client.stats().in_flight == 0, message="nothing in flight")
 
 
 def test_jobs_coalesce_by_task_and_unique(client, raw_workers, server):

@@ -7,8 +7,6 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ClientSaturated
 

@@ -100,6 +100,34 @@ def test_forgotten_job_gets_nothing_more():
     assert session.receive(_wire(Command.WORK_COMPLETE, b"H:1", b"")) == [(LATE, None, Command.WORK_COMPLETE)]
 
 
+def test_job_that_joins_a_forgotten_one_sees_each_update_once():
+    session = _session("a", "b", "c")
+    session.receive(_created("H:1"))
+    session.forget("H:1", "a")
+    session.receive(_created("H:1"))
+    session.forget("H:1", "b")
+    session.receive(_created("H:1"))
+    copies = [_wire(Command.WORK_DATA, b"H:1", b"x"), _wire(Command.WORK_COMPLETE, b"H:1", b"r")]
+    events = session.receive(b"".join(copy * 3 for copy in copies))
+    late = [(LATE, None, Command.WORK_DATA)] * 2, [(LATE, None, Command.WORK_COMPLETE)] * 2
+    assert events == [*late[0], (DATA, "c", b"x"), *late[1], (COMPLETE, "c", b"r")]
+    assert not session.handles
+    assert not session._forgotten
+
+
+def test_what_is_kept_of_forgotten_jobs_is_bounded():
+    session = ClientSession()
+    for number in range(3000):
+        session.order.append((b"", Command.JOB_CREATED, "job"))
+        session.receive(_created(f"H:{number}"))
+        session.forget(f"H:{number}", "job")
+    assert not session.handles
+    assert len(session._forgotten) == 1000
+    for number in range(3000):
+        session.receive(_wire(Command.WORK_COMPLETE, f"H:{number}".encode(), b""))
+    assert not session._forgotten
+
+
 def test_two_submits_of_one_unique_share_a_handle_and_each_sees_each_update_once():
     session = _session("a", "b")
     session.receive(_created("H:1") + _wire(Command.WORK_DATA, b"H:1", b"early") + _created("H:1"))
