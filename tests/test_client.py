@@ -21,10 +21,10 @@ from gearman_pool.errors import (
     ClientClosed,
     ConnectionLost,
     EncodeError,
-    JobTimeout,
     ForkedProcess,
     InvalidClientState,
     JobCancelled,
+    JobTimeout,
     ServerUnavailable,
 )
 from gearman_pool.job import GearmanJob, GearmanJobRequest

@@ -1,8 +1,8 @@
 """How a server is chosen for a job.
 
-A policy is called with the servers that can take the job now (at least two; one needs no choice) in the order of the
-configuration, and the job's key: its unique if the user gave one, else None. It returns one of the servers. It is called
-in the caller's thread or, for a job that had to wait for a server or is sent again, on the I/O thread: it must be
+A policy is called with the servers that can take the job now (at least two; one needs no choice), in the order of the
+configuration, and the job's key: its unique if the user gave one, else None. It returns one of the servers. It runs in
+the caller's thread or, for a job that had to wait for a server or is sent again, on the I/O thread: it must be
 thread-safe and quick, and must not block.
 """
 

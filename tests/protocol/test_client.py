@@ -117,14 +117,14 @@ def test_job_that_joins_a_forgotten_one_sees_each_update_once():
 
 def test_what_is_kept_of_forgotten_jobs_is_bounded():
     session = ClientSession()
-    for number in range(3000):
+    for each in range(3000):
         session.order.append((b"", Command.JOB_CREATED, "job"))
-        session.receive(_created(f"H:{number}"))
-        session.forget(f"H:{number}", "job")
+        session.receive(_created(f"H:{each}"))
+        session.forget(f"H:{each}", "job")
     assert not session.handles
     assert len(session._forgotten) == 1000
-    for number in range(3000):
-        session.receive(_wire(Command.WORK_COMPLETE, f"H:{number}".encode(), b""))
+    for each in range(3000):
+        session.receive(_wire(Command.WORK_COMPLETE, f"H:{each}".encode(), b""))
     assert not session._forgotten
 
 
