@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
 from .rows import Case, Effort, Row
 from .run_one import NOT_INSTALLED
-from .servers import ROOT, Missing, Programs, queue_jobs, start_servers
+from .servers import ROOT, Missing, Programs, php, queue_jobs, start_servers
 
 __all__ = ["Measured", "Outcome", "measure", "quiet"]
 
@@ -149,6 +150,9 @@ class _Runner:
         if case.driver == "libgearman":
             program = str(self._programs.get("run_tasks", "gearman"))
             return [program, *map(str, ports), str(settings["seconds"]), str(case.window)]
+        if case.driver == "php":
+            program = str(Path(__file__).with_name("run_tasks.php"))
+            return [php(), program, case.work, *map(str, ports), str(settings["seconds"]), str(case.window)]
         python = self._peer_python if case.driver.startswith("peer_") else sys.executable
         options = [f"{name}={value}" for name, value in settings.items()]
         return [python, "-m", f"{__package__}.run_one", case.driver, case.work, ",".join(map(str, ports)), *options]

@@ -113,6 +113,7 @@ def _rows() -> tuple[Row, ...]:
     large = replace(megabyte, size=2**26)
 
     cost = Case("ours", "cost")
+    startup = Case("ours", "startup")
 
     def by(driver: str, case: Case) -> Case:
         return replace(case, driver=driver)
@@ -120,7 +121,7 @@ def _rows() -> tuple[Row, ...]:
     def jobs(name: str, what: str, ours: Case, driver: str, peer_name: str, target: float | None) -> Row:
         return Row(name, what, ours, by(driver, ours), peer_name, "rate", "jobs/s", at_least=target)
 
-    def trips(name: str, what: str, ours: Case, driver: str, peer_name: str, target: float) -> Row:
+    def trips(name: str, what: str, ours: Case, driver: str, peer_name: str, target: float | None) -> Row:
         return Row(name, what, ours, by(driver, ours), peer_name, "p50", "us", at_most=target)
 
     def costs(name: str, what: str, **changes: object) -> Row:
@@ -131,10 +132,12 @@ def _rows() -> tuple[Row, ...]:
         jobs("P1", "1 thread, 1,000 in flight", bulk, "libgearman", "libgearman run_tasks", 1.0),
         jobs("P1b", "1 thread, 1,000 in flight", bulk, "peer_pygearman", "pygearman batches", 2.0),
         jobs("P1c", "1 thread, 1,000 in flight", bulk, "peer_gear", "gear", 10.0),
+        jobs("P1d", "1 thread, 1,000 in flight", bulk, "php", "php-gearman run_tasks", None),
         jobs("P2", "32 threads, one client", callers, "peer_pygearman", "pygearman, a client per thread", 4.0),
         jobs("P2b", "32 threads, one client", callers, "peer_gear", "gear, one client", 2.0),
         trips("P3", "1 job at a time, p50", alone, "raw", "blocking socket", 1.25),
         trips("P3b", "1 job at a time, p50", alone, "peer_pygearman", "pygearman", 0.8),
+        trips("P3c", "1 job at a time, p50", alone, "php", "php-gearman", None),
         jobs("P4", "16 threads + 1 CPU-bound", busy, "peer_pygearman", "pygearman, a client per thread", 1.8),
         jobs("P4c", "16 threads + 4 CPU-bound", crowded, "peer_pygearman", "pygearman, a client per thread", 1.0),
         jobs("P4d", "16 threads + 1 CPU-bound", busy, "raw", "a blocking socket per thread", None),
@@ -184,6 +187,17 @@ def _rows() -> tuple[Row, ...]:
             "us",
             at_most=1.3,
         ),
+        Row(
+            "A1",
+            "objects of a job in flight",
+            Case("ours", "memory", lag=NEVER, count=100_000, variant="objects"),
+            None,
+            "",
+            "objects",
+            "",
+        ),
+        Row("U1", "import", startup, by("peer_pygearman", startup), "pygearman", "imported", "ms"),
+        Row("U2", "import, connect, first result", startup, by("peer_pygearman", startup), "pygearman", "first", "ms"),
         costs("C1", "three servers", servers=3),
         costs("C2", "four connections", variant="connections"),
         costs("C3", "a listener", variant="listener"),

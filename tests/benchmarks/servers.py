@@ -16,7 +16,7 @@ from ..support.raw import SUBMIT_JOB_BG, RawConnection
 from ..support.stunnel import Stunnel
 from .works import HOST, PAYLOAD, TASK
 
-__all__ = ["ROOT", "InstantServer", "Missing", "Programs", "queue_jobs", "start_servers"]
+__all__ = ["ROOT", "InstantServer", "Missing", "Programs", "php", "queue_jobs", "start_servers"]
 
 #: Where ``python -m tests.benchmarks...`` works.
 ROOT = Path(__file__).parents[2]
@@ -66,6 +66,18 @@ class Programs:
         if done.returncode:
             return f"{name}.c does not compile: {(done.stderr.strip().splitlines() or ['?'])[0]}"
         return program
+
+
+def php() -> str:
+    """The PHP interpreter; whether it has the gearman extension its program finds out.
+
+    Raises:
+        Missing: there is none.
+    """
+    found = shutil.which("php")
+    if found is None:
+        raise Missing("php is not installed")
+    return found
 
 
 class InstantServer:

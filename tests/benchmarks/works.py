@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +13,20 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter, sleep
 
-__all__ = ["HOST", "PAYLOAD", "TASK", "Load", "Numbers", "Work", "alone", "check", "neighbours", "rate", "shared"]
+__all__ = [
+    "HOST",
+    "PAYLOAD",
+    "TASK",
+    "Load",
+    "Numbers",
+    "Work",
+    "alone",
+    "check",
+    "neighbours",
+    "rate",
+    "shared",
+    "startup",
+]
 
 HOST = "127.0.0.1"
 TASK = "echo"
@@ -170,3 +186,22 @@ def shared(call_for: Callable[[int], Callable[[], object]], load: Load) -> Numbe
     everything = [time for mine in times for time in mine]
     p50 = median(everything) * 1e6 if everything else load.seconds * 1e6
     return {**rate(len(everything), load.seconds), "p50": p50, "pages": rendered}
+
+
+def startup(program: str, load: Load) -> Numbers:
+    """A fresh interpreter that imports a client and does a job with it: milliseconds to the import, and to the result.
+
+    ``program`` is Python with ``ADDRESS`` in it: an import, a line of ``---``, and what does the job.
+    """
+    imports, _, job = program.replace("ADDRESS", repr(load.address)).partition("---\n")
+    timed = (
+        "import json, time\nstart = time.perf_counter()\n"
+        f"{imports}imported = time.perf_counter()\n{job}first = time.perf_counter()\n"
+        "print(json.dumps({'imported': (imported - start) * 1e3, 'first': (first - start) * 1e3}))"
+    )
+    runs = []
+    end = perf_counter() + load.seconds
+    while not runs or perf_counter() < end:
+        done = subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True, timeout=60)
+        runs.append(json.loads(done.stdout))
+    return {name: median(run[name] for run in runs) for name in ("imported", "first")}

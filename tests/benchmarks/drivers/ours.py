@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import ssl
+import sys
 import threading
 import tracemalloc
 from collections import deque
@@ -17,7 +18,7 @@ from typing import Any
 from gearman_pool import GearmanClient, GearmanWorker, JSONEncoder, Listener
 
 from ...support.waiting import wait_until
-from ..works import HOST, PAYLOAD, TASK, Load, Numbers, Work, alone, check, rate, shared
+from ..works import HOST, PAYLOAD, TASK, Load, Numbers, Work, alone, check, rate, shared, startup
 
 __all__ = ["WORKS"]
 
@@ -107,11 +108,17 @@ def _memory(load: Load) -> Numbers:
     _wait_for_accepted(client, len(warm))
     futures: list[Any] = [None] * load.count
     gc.collect()
-    tracemalloc.start()
+    objects = sys.getallocatedblocks()
+    if load.variant != "objects":
+        tracemalloc.start()
     for index in range(load.count):
         futures[index] = client.submit(TASK, PAYLOAD)
     _wait_for_accepted(client, len(warm) + load.count)
     gc.collect()
+    if load.variant == "objects":
+        objects = sys.getallocatedblocks() - objects
+        client.close(timeout=0)
+        return {"objects": objects / load.count, "jobs": load.count}
     size, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     client.close(timeout=0)
@@ -249,6 +256,18 @@ def _cost(load: Load) -> Numbers:
     return {"cost": cost * 1e6, "jobs": jobs}
 
 
+_FIRST_JOB = f"""
+from gearman_pool import GearmanClient
+---
+client = GearmanClient([ADDRESS])
+assert client.submit({TASK!r}, {PAYLOAD!r}).result(60.0) == {PAYLOAD!r}
+"""
+
+
+def _startup(load: Load) -> Numbers:
+    return startup(_FIRST_JOB, load)
+
+
 def _nothing(_: object) -> None:
     pass
 
@@ -287,4 +306,5 @@ WORKS: dict[str, Work] = {
     "memory": _memory,
     "payload": _payload,
     "shared": _shared,
+    "startup": _startup,
 }

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from gearman import GearmanClient
 
-from ..works import PAYLOAD, TASK, Load, Numbers, Work, alone, check, rate, shared
+from ..works import PAYLOAD, TASK, Load, Numbers, Work, alone, check, rate, shared, startup
 
 __all__ = ["WORKS"]
 
@@ -46,4 +46,15 @@ def _shared(load: Load) -> Numbers:
     return shared(lambda _: _caller(load), load)
 
 
-WORKS: dict[str, Work] = {"bulk": _bulk, "alone": _alone, "shared": _shared}
+_FIRST_JOB = f"""
+from gearman import GearmanClient
+---
+assert GearmanClient([ADDRESS]).submit_job({TASK!r}, {PAYLOAD!r}, poll_timeout=60.0).result == {PAYLOAD!r}
+"""
+
+
+def _startup(load: Load) -> Numbers:
+    return startup(_FIRST_JOB, load)
+
+
+WORKS: dict[str, Work] = {"bulk": _bulk, "alone": _alone, "shared": _shared, "startup": _startup}
