@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from io import BytesIO
+from io import SEEK_CUR, BytesIO
+from typing import Any
 
 from ..errors import ProtocolError, UnknownCommandError
 from .commands import COMMANDS, CommandSpec, Sender
@@ -20,7 +21,9 @@ __all__ = [
     "MAX_LINE_LENGTH",
     "REQ",
     "RES",
+    "Body",
     "Decoder",
+    "LargeBody",
     "Packet",
     "pack",
     "pack_arguments",
@@ -41,6 +44,11 @@ MAX_LINE_LENGTH = 1024 * 1024
 #: Up to this many bytes a payload is copied into one packet; above, it stays a buffer of its own. Below about 64 KiB
 #: the copy is cheaper than a second system call, above it costs more than it saves.
 COPY_LIMIT = 64 * 1024
+
+#: For a payload that gathers there is never room for more than has arrived, or for the first of these. And never for
+#: more than the second: so much is taken at once before other connections have their turn.
+_FIRST_ROOM = 256 * 1024
+_MAX_ROOM = 1024 * 1024
 
 _MAX_SIZE = 0xFFFFFFFF
 _header = struct.Struct(">4sII")
@@ -96,7 +104,41 @@ def _spec(command: int) -> CommandSpec:
         raise UnknownCommandError(f"{command} is not the number of a Gearman command") from None
 
 
-def split_arguments(command: int, body: bytes) -> list[bytes]:
+class LargeBody:
+    """The body of a packet with a large last argument, which came apart from the others and is never copied.
+
+    It takes the place of ``bytes`` where the arguments of its command are split off, and only there.
+    """
+
+    __slots__ = ("_head", "_last")
+
+    def __init__(self, head: bytes, last: bytes) -> None:
+        """``head`` is all arguments but the last, each with its NUL."""
+        self._head = head
+        self._last = last
+
+    def __len__(self) -> int:
+        return len(self._head) + len(self._last)
+
+    def __bytes__(self) -> bytes:
+        return self._head + self._last
+
+    def split(self, separator: bytes, count: int) -> list[bytes]:
+        """As ``bytes.split``, for as many splits as there are arguments before the last."""
+        parts = self._head.split(separator, count)
+        return [*parts[:-1], parts[-1] + self._last] if parts[-1] else [*parts[:-1], self._last]
+
+    def partition(self, separator: bytes) -> tuple[bytes, bytes, bytes]:
+        """As ``bytes.partition``, for a command with two arguments."""
+        name, last = self.split(separator, 1)
+        return name, separator, last
+
+
+#: A body as the decoder gives it: one that is large and has several arguments as a `LargeBody`.
+Body = bytes | LargeBody
+
+
+def split_arguments(command: int, body: Body) -> list[bytes]:
     """Split a packet's body into the arguments that the command has.
 
     Raises:
@@ -124,15 +166,29 @@ _LEGAL: dict[bytes, frozenset[int]] = {
 class Decoder:
     """Turns a stream of bytes into packets and lines, whatever the pieces it comes in.
 
-    ``feed()`` takes what has arrived and ``packets()`` gives what is complete: pairs of a command's number and its body
-    as bytes, or of 0 (``Command.TEXT``) and a line without its line end. Both raise nothing but `ProtocolError`; after
+    ``feed()`` takes what has arrived and ``packets()`` gives what is complete: pairs of a command's number and its
+    body, or of 0 (``Command.TEXT``) and a line without its line end. Both raise nothing but `ProtocolError`; after
     that the stream is lost and the decoder must not be used again. A body is never longer than ``max_packet_size``, and
     no memory is set aside for bytes that have not arrived.
+
+    While a large payload arrives, `room` is where the next bytes can be received without a copy, and `filled` takes
+    them in place of ``feed()``. Measured on results of 64 MiB: twice the rate of pieces that are received and appended.
 
     Not thread-safe: one thread at a time feeds and reads.
     """
 
-    __slots__ = ("_body", "_buffer", "_command", "_legal", "_magic", "_max_size", "_missing", "_position")
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_command",
+        "_head",
+        "_legal",
+        "_magic",
+        "_max_size",
+        "_missing",
+        "_position",
+        "_room",
+    )
 
     def __init__(
         self,
@@ -145,16 +201,19 @@ class Decoder:
         self._legal = _LEGAL[magic] if legal is None else legal
         self._buffer = b""
         self._position = 0
-        # A body too large for one read gathers here, so that its pieces are copied once and not again with each read;
+        # The last argument of a body too large for one read gathers here, so that its pieces are copied once at most;
         # and not once more at the end, for getvalue() hands over the buffer itself.
         self._body: BytesIO | None = None
+        self._room: memoryview | None = None
         self._missing = 0
         self._command = 0
+        self._head = b""
 
     @property
     def pending(self) -> int:
         """How many bytes of an incomplete packet or line are held."""
-        return len(self._buffer) - self._position + (self._body.tell() if self._body is not None else 0)
+        gathered = len(self._head) + self._body.tell() if self._body is not None else 0
+        return len(self._buffer) - self._position + gathered
 
     @property
     def in_line(self) -> bool:
@@ -164,6 +223,7 @@ class Decoder:
     def feed(self, data: bytes) -> None:
         """Take bytes that have arrived."""
         if self._body is not None:
+            self._leave_room()
             if len(data) <= self._missing:
                 self._body.write(data)
                 self._missing -= len(data)
@@ -176,13 +236,48 @@ class Decoder:
         self._buffer = data
         self._position = 0
 
-    def packets(self) -> Iterator[tuple[int, bytes]]:
+    def room(self) -> memoryview | None:
+        """Return where the next bytes of a large payload belong, or None if none is arriving."""
+        body = self._body
+        if body is None or not self._missing:
+            return None
+        if self._room is None:
+            arrived = body.tell()
+            size = min(self._missing, max(arrived, _FIRST_ROOM), _MAX_ROOM)
+            body.seek(arrived + size - 1)
+            body.write(b"\0")
+            body.seek(arrived)
+            with body.getbuffer() as whole:
+                self._room = whole[arrived : arrived + size]
+        return self._room
+
+    def filled(self, count: int) -> bool:
+        """Take the first ``count`` bytes of `room` as arrived; return whether the packet is complete."""
+        body = self._body
+        assert body is not None
+        body.seek(count, SEEK_CUR)
+        self._missing -= count
+        room = self._room
+        assert room is not None
+        self._room = room[count:] if count < len(room) and self._missing else None
+        room.release()
+        return not self._missing
+
+    def _leave_room(self) -> None:
+        """Give back room that has been made and not filled."""
+        if self._room is not None:
+            self._room.release()
+            self._room = None
+        assert self._body is not None
+        self._body.truncate()
+
+    def packets(self) -> Iterator[tuple[int, Any]]:
         """Yield each complete packet or line. May be left half-way; the next call goes on where it was left."""
         if self._body is not None:
             if self._missing:
                 return
-            body, self._body = self._body.getvalue(), None
-            yield self._command, body
+            last, self._body = self._body.getvalue(), None
+            yield self._command, LargeBody(self._head, last) if self._head else last
         unpack = _sizes.unpack_from
         magic = self._magic
         legal = self._legal
@@ -219,15 +314,29 @@ class Decoder:
             end = begin + size
             if end > len(buffer):
                 if size > COPY_LIMIT:
-                    self._command = command
-                    self._body = BytesIO()
-                    self._body.write(memoryview(buffer)[begin:])
-                    self._missing = end - len(buffer)
-                    self._buffer = b""
-                    self._position = 0
+                    self._gather(command, size, begin)
                 return
             self._position = end
             yield command, buffer[begin:end]
+
+    def _gather(self, command: int, size: int, begin: int) -> None:
+        """A large body has begun at ``begin``: from now on its last argument gathers apart from the others."""
+        buffer = self._buffer
+        last = begin
+        for _ in COMMANDS[command].arguments[1:]:
+            last = buffer.find(b"\0", last) + 1
+            if not last:
+                if len(buffer) - begin < COPY_LIMIT:
+                    return  # not all of the other arguments have arrived
+                last = begin  # they do not look like arguments; let whoever splits them see
+                break
+        self._command = command
+        self._head = buffer[begin:last]
+        self._body = BytesIO()
+        self._body.write(memoryview(buffer)[last:])
+        self._missing = begin + size - len(buffer)
+        self._buffer = b""
+        self._position = 0
 
     def _line(self, buffer: bytes, start: int) -> bytes | None:
         end = buffer.find(b"\n", start)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ProtocolError
 from .commands import COMMANDS, Command
-from .packets import DEFAULT_MAX_PACKET_SIZE, Decoder, Packet, split_arguments
+from .packets import DEFAULT_MAX_PACKET_SIZE, Body, Decoder, Packet, split_arguments
 from .text import TEXT_BLOCK, TEXT_LINE, parse_error
 
 __all__ = [
@@ -88,6 +88,14 @@ class ReplySession:
                 raise
         return events
 
+    def room(self) -> memoryview | None:
+        """Return where the next bytes of a large payload can be received into, or None if none is arriving."""
+        return self._decoder.room()
+
+    def filled(self, count: int) -> list[Event]:
+        """Take bytes that were received into `room`; otherwise as `receive`."""
+        return self.receive(b"") if self._decoder.filled(count) else []
+
     def _parse(self, data: bytes, events: list[Event]) -> None:
         """Add to ``events`` what the bytes mean, up to the first that breaks the protocol."""
         self._decoder.feed(data)
@@ -100,7 +108,7 @@ class ReplySession:
         self.order.clear()
         return []
 
-    def _reply(self, command: int, body: bytes, events: list[Event]) -> None:
+    def _reply(self, command: int, body: Any, events: list[Event]) -> None:
         """Match a reply with the request at the head of the line."""
         try:
             _, expected, token = self.order[0]
@@ -137,7 +145,7 @@ class ReplySession:
         return True
 
 
-def error_of(body: bytes) -> tuple[str, str]:
+def error_of(body: Body) -> tuple[str, str]:
     """Return the code and the text of an ERROR packet."""
     code, text = split_arguments(Command.ERROR, body)
     return code.decode("utf-8", "replace"), text.rstrip(b"\0").decode("utf-8", "replace")

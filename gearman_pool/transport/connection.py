@@ -282,10 +282,13 @@ class Connection:
             self.pump()
 
     def _read(self) -> None:
-        receive, limit = self._receive, syscalls.KEEP_LIMIT
+        receive = self._receive
         for _ in range(READS_PER_TURN):
+            room = self.session.room()
             try:
-                data = receive(self._sock)
+                data: bytes | int | None = (
+                    receive(self._sock) if room is None else syscalls.receive_into(self._sock, room)
+                )
             except OSError as error:
                 self._lose_by("reading failed", error)
                 return
@@ -295,28 +298,32 @@ class Connection:
                 self._lose_by("the server closed the connection", None)
                 return
             self.last_heard = self._io.now
-            if not self.up_since and self._direct and looks_like_tls(data):
-                self._lose_for_tls()
+            if not self._take(data) or self.closed:
                 return
-            try:
-                events: list[Event] = self.session.receive(data)
-            except ProtocolError as error:
-                self._lose_for(error)
-                return
-            if events:
-                self._pool.handler.on_events(self, events)
-            if self.session.failure is not None:
-                self._lose_for(self.session.failure)
-            if self.closed or (self._direct and len(data) < limit):
+            if self._direct and isinstance(data, bytes) and len(data) < syscalls.KEEP_LIMIT:
                 # A read that did not fill the buffer has emptied the socket, and the selector tells of more. This saves
                 # the read that would only say so: one system call in four.
                 return
-            if self._direct:
-                # A large payload is arriving: larger reads, and other threads run meanwhile.
-                receive, limit = syscalls.receive_plain, syscalls.READ_SIZE
             self._io.release_now()
         # There may be more: TLS holds decrypted bytes that the selector knows nothing of.
         self._io.post(self._read_on)
+
+    def _take(self, data: bytes | int) -> bool:
+        """Hand over what has come: bytes, or how many came into the session's room. Return whether all was well."""
+        if isinstance(data, bytes) and not self.up_since and self._direct and looks_like_tls(data):
+            self._lose_for_tls()
+            return False
+        try:
+            events: list[Event] = self.session.receive(data) if isinstance(data, bytes) else self.session.filled(data)
+        except ProtocolError as error:
+            self._lose_for(error)
+            return False
+        if events:
+            self._pool.handler.on_events(self, events)
+        if self.session.failure is not None:
+            self._lose_for(self.session.failure)
+            return False
+        return True
 
     def _lose_by(self, what: str, error: OSError | None) -> None:
         """The socket is broken, or at its end."""

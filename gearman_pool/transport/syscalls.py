@@ -19,7 +19,17 @@ import ssl
 import sys
 from collections.abc import Callable
 
-__all__ = ["KEEPS_GIL", "KEEP_LIMIT", "READ_SIZE", "receive_plain", "receiver", "send", "send_plain", "send_tls"]
+__all__ = [
+    "KEEPS_GIL",
+    "KEEP_LIMIT",
+    "READ_SIZE",
+    "receive_into",
+    "receive_plain",
+    "receiver",
+    "send",
+    "send_plain",
+    "send_tls",
+]
 
 #: Larger buffers go through the plain calls: copying 64 KiB takes about as long as handing over the GIL.
 KEEP_LIMIT = 64 * 1024
@@ -65,6 +75,18 @@ def receive_plain(sock: socket.socket) -> bytes | None:
     """
     try:
         return sock.recv(READ_SIZE)
+    except _WOULD_BLOCK:
+        return None
+
+
+def receive_into(sock: socket.socket, room: memoryview) -> int | None:
+    """Receive into ``room`` and return how many bytes came, 0 at the stream's end, or None if the call would block.
+
+    Raises:
+        OSError: the connection is broken.
+    """
+    try:
+        return sock.recv_into(room)
     except _WOULD_BLOCK:
         return None
 

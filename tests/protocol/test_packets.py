@@ -6,7 +6,7 @@ import itertools
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gearman_pool.errors import ProtocolError, UnknownCommandError
@@ -37,7 +37,7 @@ def _decode(pieces: list[bytes], **options: int) -> list[tuple[int, bytes]]:
     found = []
     for piece in pieces:
         decoder.feed(piece)
-        found.extend(decoder.packets())
+        found += [(command, bytes(body)) for command, body in decoder.packets()]
     return found
 
 
@@ -160,7 +160,81 @@ def test_memory_follows_what_has_arrived_not_what_was_announced():
     decoder = Decoder(max_packet_size=1 << 30)
     decoder.feed(RES + struct.pack(">II", Command.WORK_DATA, 1 << 30) + b"x" * 100)
     assert list(decoder.packets()) == []
-    assert decoder.pending == 100
+    assert decoder.pending <= 112
+    decoder.feed(b"\0" + b"x" * 1000)
+    assert list(decoder.packets()) == []
+    room = decoder.room()
+    assert room is not None
+    # As much again as has arrived, or the first piece.
+    assert len(room) <= 256 * 1024
+
+
+def _decode_into_room(data: bytes, cuts: list[int]) -> list[tuple[int, bytes]]:
+    """Decode as a connection reads: large payloads are received into their room, piece by piece."""
+    decoder = Decoder()
+    found = []
+    sizes = itertools.cycle([cut for cut in cuts if cut > 0] or [100_000])
+    while data:
+        size = next(sizes)
+        room = decoder.room()
+        if room is None:
+            decoder.feed(data[:size])
+            data = data[size:]
+        else:
+            size = min(size, len(room), len(data))
+            room[:size] = data[:size]
+            data = data[size:]
+            if not decoder.filled(size):
+                continue
+        found += [(command, bytes(body)) for command, body in decoder.packets()]
+    assert decoder.pending == 0
+    return found
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([Command.WORK_COMPLETE, Command.JOB_ASSIGN_UNIQ, Command.ECHO_RES, Command.NOOP]),
+            st.sampled_from([0, 1, COPY_LIMIT - 1, COPY_LIMIT, COPY_LIMIT + 1, 700_000]),
+        ),
+        max_size=4,
+    ),
+    st.lists(st.integers(0, 300_000), max_size=5),
+)
+@settings(max_examples=60)
+def test_large_payloads_may_be_received_into_their_room_in_any_pieces(packets, cuts):
+    wanted = []
+    for command, size in packets:
+        count = len(COMMANDS[command].arguments)
+        payload = (b"pay\0load" * (size // 8 + 1))[:size] if count else b""
+        wanted.append((command, b"".join(b"argument\0" for _ in range(count - 1)) + payload))
+    data = b"".join(_wire(command, body) for command, body in wanted)
+    assert _decode_into_room(data, cuts) == wanted
+    assert _decode(_split(data, cuts)) == wanted
+
+
+def test_large_body_is_split_into_its_arguments_without_a_copy():
+    payload = bytes(range(256)) * 4096
+    decoder = Decoder()
+    decoder.feed(_wire(Command.JOB_ASSIGN_UNIQ, b"H:1\0task\0unique\0" + payload)[:-1])
+    assert list(decoder.packets()) == []
+    room = decoder.room()
+    room[:1] = payload[-1:]
+    assert decoder.filled(1)
+    ((command, body),) = decoder.packets()
+    assert split_arguments(command, body) == [b"H:1", b"task", b"unique", payload]
+    assert split_arguments(command, body)[-1] is body._last
+    assert len(body) == 16 + len(payload)
+
+
+def test_large_body_without_the_arguments_it_should_have_is_a_protocol_error():
+    decoder = Decoder()
+    decoder.feed(_wire(Command.WORK_DATA, b"x" * 200_000)[:-1])
+    assert list(decoder.packets()) == []
+    decoder.feed(b"x")
+    ((command, body),) = decoder.packets()
+    with pytest.raises(ProtocolError, match="1 of its 2 arguments"):
+        split_arguments(command, body)
 
 
 def test_endless_line_is_refused():
