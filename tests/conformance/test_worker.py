@@ -15,6 +15,7 @@ import pytest
 
 from gearman_pool import GearmanClient, GearmanWorker
 from gearman_pool.errors import JobException, JobFailed, ServerError
+from gearman_pool.testing import FaultProxy
 
 from ..support.raw import (
     CAN_DO,
@@ -200,6 +201,56 @@ def test_task_may_take_itself_back(server, client, worker):
         assert not again.done()
         worker.register_task("once", lambda job: b"another")
         assert again.result(20) == b"another"
+    assert len(runs) == 1
+
+
+def test_job_that_was_on_its_way_when_its_task_was_taken_back_and_registered_again_runs_once(server, client):
+    # Both servers give it away with CANT_DO, so that the one on its way is a second copy.
+    runs = []
+    with FaultProxy(server.address) as wire:
+        worker = GearmanWorker([wire.address])
+        worker.register_task("task", lambda job: runs.append(job.handle))
+        worker.register_task("other", lambda job: b"other")
+        with running(worker):
+            wire.delay(0.3, "to_client")
+            future = client.submit("task")
+            wait_until(lambda: server.running_jobs("task") == 1, message="the job is on its way to the worker")
+            worker.unregister_task("task")
+            worker.register_task("task", lambda job: runs.append(job.handle))
+            assert future.result(20) == b""
+            # The worker has had everything that was sent to it before this.
+            assert client.submit("other").result(20) == b"other"
+            assert len(runs) == 1
+            assert worker.stats().refused == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_task_that_is_taken_back_between_its_end_and_the_result_runs_once(server, client, concurrency):
+    runs = []
+    worker = GearmanWorker([server.address], concurrency=concurrency)
+    worker.register_task("once", lambda job: runs.append(job.handle))
+    ended, go_on = threading.Event(), threading.Event()
+    with running(worker):
+        release = worker._engine.release
+
+        def release_late(assignment, final):
+            # The task has returned, and what it returned is not sent yet.
+            ended.set()
+            assert go_on.wait(20)
+            release(assignment, final)
+
+        worker._engine.release = release_late
+        future = client.submit("once", b"data")
+        assert ended.wait(20)
+        worker.unregister_task("once")
+        # What was sent before this is known to the server when this is: a CANT_DO now would give the job away.
+        worker.register_task("marker", lambda job: b"")
+        wait_until(lambda: server.workers("marker") == 1, message="the server knows")
+        assert server.workers("once") == 1
+        go_on.set()
+        assert future.result(20) == b""
+        wait_until(lambda: server.workers("once") == 0, message="it is taken back")
+        assert worker.stats().refused == 0
     assert len(runs) == 1
 
 
