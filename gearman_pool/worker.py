@@ -618,7 +618,7 @@ class GearmanWorker:
         """Run one job; return whether to go on."""
         if assignment.lost or assignment.connection.closed:
             # It had not begun when the connection was lost: the server gives it to another worker.
-            engine.held.pop(assignment, None)
+            engine.drop(assignment)
             engine.release(assignment, None)
             return True
         assignment.started = engine.io.clock()
@@ -631,7 +631,7 @@ class GearmanWorker:
             self._execute(assignment)
         except BaseException:
             # SystemExit, KeyboardInterrupt and their like end the worker; the job goes to another one.
-            engine.held.pop(assignment, None)
+            engine.drop(assignment)
             engine.begin_stop(self._stop_limit())
             engine.release(assignment, None)
             raise
@@ -725,8 +725,8 @@ class GearmanWorker:
         assignment = self._assignment(job)
         engine = self._engine
         entry = None if engine is None else engine.finish(assignment, outcome, command, *arguments)
-        if entry is not None:
-            assignment.connection.submit(entry)
+        if engine is not None and entry is not None:
+            engine.send_final(assignment, entry)
             if poll_timeout is not None:
                 self.wait_until_updates_sent([job], poll_timeout)
 
@@ -736,8 +736,8 @@ class GearmanWorker:
         entry = None if engine is None else engine.finish(assignment, outcome, command, *arguments)
         if self._bundles:
             assignment.final = entry
-        elif entry is not None:
-            assignment.connection.submit(entry)
+        elif engine is not None and entry is not None:
+            engine.send_final(assignment, entry)
 
     def _tell_started(self, engine: WorkerEngine, assignment: Assignment) -> None:
         engine.announcer.tell(TaskStarted(assignment.server, *_names(assignment)))

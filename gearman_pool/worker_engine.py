@@ -134,7 +134,7 @@ class Assignment:
 class _State:
     """What is known of a connection besides what its session knows."""
 
-    __slots__ = ("answered_at_once", "believed", "fruitless", "slept")
+    __slots__ = ("answered_at_once", "believed", "fruitless", "slept", "taken_back")
 
     def __init__(self) -> None:
         self.slept = 0.0
@@ -142,13 +142,16 @@ class _State:
         self.answered_at_once = False
         #: Whether it is asked for jobs.
         self.believed = True
+        #: Tasks of which it may have assigned a job before it read their CANT_DO; once for each CANT_DO.
+        self.taken_back: list[bytes] = []
 
 
 class WorkerEngine:
     """One run of a worker: its pool, its I/O thread, its slots and the jobs it holds.
 
     ``jobs`` hands jobs to the threads that run them; None tells one of them to end. ``held`` has every job that was
-    assigned and has no final packet yet: whoever takes a job out, in one step, is the one to send that packet.
+    assigned and has no final packet yet: whoever takes a job out, in one step, is the one to send that packet. A job
+    stays in ``_unsent`` until that packet is in line on its connection.
     """
 
     def __init__(
@@ -172,6 +175,7 @@ class WorkerEngine:
         self.counters = Counters()
         self.jobs: queue.SimpleQueue[Assignment | None] = queue.SimpleQueue()
         self.held: dict[Assignment, None] = {}
+        self._unsent: dict[Assignment, None] = {}
         #: Takes no new jobs. Set by anybody, and never unset.
         self.stopping = False
         self._stop_begun = False
@@ -277,15 +281,35 @@ class WorkerEngine:
         return True
 
     def finish(self, assignment: Assignment, outcome: str, command: Command, *arguments: bytes) -> Entry | None:
-        """End a job: return its final packet, for the caller to send; None if it has ended, or its server has gone."""
+        """End a job: return its final packet, for the caller to hand to `send_final` or `release`.
+
+        None if it has ended, or its server has gone.
+        """
         if self.held.pop(assignment, self) is self:
             return None
         if assignment.connection.closed:
+            self._sent(assignment)
             self._result_lost(assignment, command)
             return None
         assignment.outcome = outcome
         self.count(outcome)
         return pack(command, assignment.handle, *arguments), NO_REPLY, assignment
+
+    def send_final(self, assignment: Assignment, final: Entry) -> None:
+        """Send the final packet of a job whose slot is given back later."""
+        assignment.connection.submit(final)
+        self._sent(assignment)
+
+    def _sent(self, assignment: Assignment) -> None:
+        self._unsent.pop(assignment, None)
+        if self._leaving or self.stopping:
+            # The slot may have been given back meanwhile, and these wait for the last job of theirs.
+            self.io.post(self._take_abilities_back)
+
+    def drop(self, assignment: Assignment) -> None:
+        """Send nothing for a job: the server gives it to another worker."""
+        self.held.pop(assignment, None)
+        self._unsent.pop(assignment, None)
 
     def release(self, assignment: Assignment, final: Entry | None) -> None:
         """Give back the slot of a job whose task has returned, after its final packet, or with it."""
@@ -303,9 +327,13 @@ class WorkerEngine:
             else:
                 connection.submit(final)
                 target.submit(grab)
+            if final is not None:
+                self._unsent.pop(assignment, None)
         else:
             if final is not None:
                 connection.submit(final)
+                # Before the post: at the end, that call finds everything sent.
+                self._unsent.pop(assignment, None)
             self.io.post(partial(self._take_back, slot))
         if self._leaving:
             self.io.post(self._take_abilities_back)
@@ -378,6 +406,7 @@ class WorkerEngine:
         for assignment in list(self.held):
             assignment.lost = True
         self.held.clear()
+        self._unsent.clear()
         self.ready.clear()
         # Whoever of the parent's threads has forked goes on here, and is told to end.
         self.jobs = queue.SimpleQueue()
@@ -568,8 +597,8 @@ class WorkerEngine:
                 state.believed = True
                 self._publish()
         ability = self._abilities.get(value[1])
-        if ability is None:
-            # Taken back while the question was on its way: the server has queued the job again with CANT_DO.
+        if ability is None or (state is not None and value[1] in state.taken_back):
+            # Assigned before the server read CANT_DO, with which it has queued the job again.
             text = "%s assigned a job of a task that was taken back; it gives the job to another worker"
             self.announcer.log(logging.INFO, text, connection.server.address)
             self._take_back(slot)
@@ -580,6 +609,7 @@ class WorkerEngine:
                 self._begin_stop(self._shutdown_timeout)
         assignment = Assignment(connection, slot, ability, value)
         self.held[assignment] = None
+        self._unsent[assignment] = None
         self.jobs.put(assignment)
 
     def _nothing(self, connection: Connection) -> None:
@@ -660,14 +690,21 @@ class WorkerEngine:
             self._take_abilities_back()
 
     def _take_abilities_back(self) -> None:
-        """Send CANT_DO for tasks of which no job is held: gearmand gives one that runs to another worker as well."""
-        for task in self._leaving - {assignment.task for assignment in list(self.held)}:
+        """Send CANT_DO for tasks of which no job is here: gearmand gives one that runs to another worker as well."""
+        for task in self._leaving - {assignment.task for assignment in list(self._unsent)}:
             self._leaving.discard(task)
             del self._abilities[task]
             for connection in self.pool.connections:
                 session: WorkerSession = connection.session  # type: ignore[assignment]
-                if task in session.abilities:
-                    connection.submit(session.cant_do(task))
+                if task not in session.abilities:
+                    continue
+                connection.submit(session.cant_do(task))
+                state = self._states.get(connection)
+                if state is not None:
+                    # Answers come in order: what is assigned of the task before this one's was so before the CANT_DO,
+                    # even if the task is registered again by then.
+                    state.taken_back.append(task)
+                    self.fence(_TakenBack(state, task), [connection])
         self._publish()
 
     def _set_client_id(self, client_id: bytes) -> None:
@@ -686,7 +723,7 @@ class WorkerEngine:
         entry = self.finish(assignment, "timed_out", Command.WORK_EXCEPTION, text.encode())
         if entry is not None:
             assignment.overdue = True
-            assignment.connection.submit(entry)
+            self.send_final(assignment, entry)
             self.announcer.log(logging.ERROR, "%s; it occupies one of the worker's slots until it returns", text)
 
     # ---- the end ---------------------------------------------------------------------------------------------------
@@ -699,7 +736,7 @@ class WorkerEngine:
             self.io.call_later(timeout, self._give_up)
 
     def _see_whether_all_is_done(self) -> None:
-        if self.held:
+        if self._unsent:
             return
         if self._farewells is None:
             if not self._waning:
@@ -750,6 +787,17 @@ class _VersionQuery(Query):
 
     def refused(self, connection: Connection, code: str, text: str) -> None:
         self._engine.version_known(connection, b"")
+
+
+class _TakenBack(Query):
+    """Asks whether the server has read the CANT_DO of a task."""
+
+    def __init__(self, state: _State, task: bytes) -> None:
+        self._state = state
+        self._task = task
+
+    def answered(self, connection: Connection, value: Any) -> None:
+        self._state.taken_back.remove(self._task)
 
 
 class _Farewell(Query):

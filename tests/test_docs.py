@@ -151,6 +151,27 @@ worker.work()
     assert (process.returncode, set(output.splitlines()), errors) == (0, {"rolled back"}, "")
 
 
+def test_encoder_of_the_encoders_page_works_in_both_directions(gearmand):
+    (_, block), *_ = python_blocks(ROOT / "docs" / "encoders.rst")
+    use = """
+import threading
+worker.register_task("double", lambda job: job.data * 2)
+thread = threading.Thread(target=worker.work)
+thread.start()
+with client, worker:
+    print(client.submit("double", b"ab" * 1000).result(20) == b"ab" * 2000)
+thread.join()
+"""
+    assert block.count('"localhost"') == 2
+    assert run(program=block.replace('"localhost"', f'"{gearmand.address}"') + use) == "True\n"
+
+
+def test_docs_name_the_danger_of_pickle():
+    (_, warning) = (ROOT / "docs" / "encoders.rst").read_text().split(".. warning::")
+    assert "Unpickling runs whatever code" in warning
+    assert "encoders" in (ROOT / "docs" / "index.rst").read_text().split()
+
+
 def test_testing_page_works_as_it_stands():
     eager, view, plugin, embedded = (block for _, block in python_blocks(ROOT / "docs" / "testing.rst"))
     run(program=eager)
@@ -178,6 +199,7 @@ PROGRAMS = {
     ("README.md", 1),
     ("index.rst", 1),
     ("python_gearman.rst", 1),
+    ("encoders.rst", 1),
     ("worker.rst", 1),
     ("worker.rst", 2),
     ("testing.rst", 1),

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import array
+import ast
 import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gearman_pool
+from gearman_pool import GearmanClient, GearmanWorker
 from gearman_pool.encoders import BytesEncoder, DataEncoder, Encoder, JSONEncoder, NoopEncoder, encode_payload
 from gearman_pool.errors import EncodeError, GearmanError
+
+from .support.running import running
 
 SECRET = "hunter2"
 
@@ -137,6 +143,47 @@ def test_json_encoder_refuses_what_json_cannot_say(payload: Any) -> None:
 def test_json_encoder_refuses_to_read_what_is_no_json() -> None:
     with pytest.raises(ValueError):
         JSONEncoder.decode(b"{")
+
+
+_calls: list[str] = []
+
+
+def _call(text: str) -> None:
+    _calls.append(text)
+
+
+class _Bomb:
+    """What a pickle can hold: a call that is made while it is read."""
+
+    def __reduce__(self) -> Any:
+        return _call, ("code of the payload",)
+
+
+def test_no_encoder_that_is_shipped_runs_code_of_a_payload(gearmand) -> None:
+    payload = pickle.dumps(_Bomb())
+    for encoder in (BytesEncoder, DataEncoder, NoopEncoder):
+        assert encoder.decode(payload) == payload
+    with pytest.raises(ValueError):
+        JSONEncoder.decode(payload)
+    seen = []
+    worker = GearmanWorker([gearmand.address])
+    worker.register_task("echo", lambda job: seen.append(job.data) or job.data)
+    with running(worker), GearmanClient([gearmand.address]) as client:
+        assert client.submit("echo", payload).result(10) == payload
+    assert seen == [payload]
+    assert _calls == []
+    # It would have, where somebody names an encoder that unpickles.
+    PickleEncoder(4).decode(payload)
+    assert _calls == ["code of the payload"]
+    _calls.clear()
+
+
+def test_package_never_loads_what_unpickles() -> None:
+    package = Path(gearman_pool.__file__).parent
+    for path in package.glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            assert not {"pickle", "marshal", "shelve", "dill"} & {*names, getattr(node, "module", None)}, path
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,16 +15,16 @@ from .servers import KINDS, ConformanceServer, missing
 
 
 @pytest.fixture(params=list(KINDS))
-def servers(request: pytest.FixtureRequest) -> Iterator[Callable[[], ConformanceServer]]:
-    """A factory of fresh servers, all of one kind."""
+def servers(request: pytest.FixtureRequest) -> Iterator[Callable[..., ConformanceServer]]:
+    """A factory of fresh servers, all of one kind: ``servers(attempts=None)``."""
     if what := missing(request.param):
         if REQUIRE_REAL:
             pytest.fail(f"{what} is missing, and GEARMAN_POOL_REQUIRE_REAL forbids skipping", pytrace=False)
         pytest.skip(f"{what} is missing")
     started: list[ConformanceServer] = []
 
-    def start() -> ConformanceServer:
-        started.append(KINDS[request.param]())
+    def start(**options: Any) -> ConformanceServer:
+        started.append(KINDS[request.param](**options))
         return started[-1]
 
     yield start
@@ -32,7 +33,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Callable[[], Conformance
 
 
 @pytest.fixture
-def server(servers: Callable[[], ConformanceServer]) -> ConformanceServer:
+def server(servers: Callable[..., ConformanceServer]) -> ConformanceServer:
     """One fresh server of this test's own."""
     return servers()
 

@@ -18,7 +18,10 @@ __all__ = ["KINDS", "ConformanceServer", "RealServer", "missing"]
 
 
 class ConformanceServer(RunningServer):
-    """A server that listens on the loopback interface from the moment it is made."""
+    """A server that listens on the loopback interface from the moment it is made.
+
+    ``attempts``: how many workers may lose a job before it fails; any number if None.
+    """
 
     kind: str
 
@@ -29,6 +32,10 @@ class ConformanceServer(RunningServer):
     #: Whether a job that nobody wants any more is marked and kept until a worker asks for one. gearmand does that, and
     #: drops what joins such a job without a word; the embedded server drops the job at once.
     keeps_unwanted_jobs: bool
+
+    #: Whether a worker of several functions is given jobs of each in turn. gearmand does so from 2.0 on; before,
+    #: the function that was registered last comes first until it has no job left, unless ``--round-robin`` is given.
+    takes_functions_in_turn: bool
 
     @property
     def pid(self) -> int:
@@ -76,9 +83,20 @@ class RealServer(Gearmand, ConformanceServer):
     kind = "gearmand"
     keeps_unwanted_jobs = True
 
+    def __init__(self, *, attempts: int | None = None) -> None:
+        super().__init__(arguments=() if attempts is None else (f"--job-retries={attempts}",))
+
     @property
     def wakes_for_due_jobs(self) -> bool:  # type: ignore[override]
-        return int(self.text("version").split()[1].partition(".")[0]) >= 2
+        return self._major >= 2
+
+    @property
+    def takes_functions_in_turn(self) -> bool:  # type: ignore[override]
+        return self._major >= 2
+
+    @property
+    def _major(self) -> int:
+        return int(self.text("version").split()[1].partition(".")[0])
 
 
 class Embedded(ConformanceServer):
@@ -88,9 +106,12 @@ class Embedded(ConformanceServer):
     host = "127.0.0.1"
     wakes_for_due_jobs = True
     keeps_unwanted_jobs = False
+    takes_functions_in_turn = True
 
-    def __init__(self) -> None:
-        self._server = EmbeddedServer(port=free_port()).start()
+    def __init__(self, *, attempts: int | None = None) -> None:
+        # It counts how often a job may go to another worker, where gearmand counts from the first one.
+        retries = None if attempts is None else attempts - 1
+        self._server = EmbeddedServer(port=free_port(), job_retries=retries).start()
 
     @property
     def port(self) -> int:  # type: ignore[override]
@@ -124,7 +145,7 @@ class Embedded(ConformanceServer):
 
 
 #: What makes a server of each kind.
-KINDS: dict[str, Callable[[], ConformanceServer]] = {"gearmand": RealServer, "embedded": Embedded}
+KINDS: dict[str, Callable[..., ConformanceServer]] = {"gearmand": RealServer, "embedded": Embedded}
 
 
 def missing(kind: str) -> str | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -10,7 +14,19 @@ import pytest
 from gearman_pool import GearmanAdminClient, GearmanClient, GearmanWorker
 from gearman_pool.errors import ConnectionLost
 
-from ..support.raw import ECHO_REQ, ECHO_RES, JOB_CREATED, SUBMIT_JOB, SUBMIT_JOB_BG, Closed
+from ..support.raw import (
+    CAN_DO,
+    ECHO_REQ,
+    ECHO_RES,
+    ERROR,
+    GRAB_JOB_UNIQ,
+    JOB_ASSIGN_UNIQ,
+    JOB_CREATED,
+    SUBMIT_JOB,
+    SUBMIT_JOB_BG,
+    WORK_COMPLETE,
+    Closed,
+)
 from ..support.running import running
 from ..support.waiting import wait_until
 
@@ -147,6 +163,46 @@ def test_persistent_queue_keeps_every_job_of_ours(gearmands, raw_workers, tmp_pa
         assert {job.unique.decode() for job in worker.taken} == {reference.unique for reference in references}
 
 
+# ---- an orderly end of gearmand ------------------------------------------------------------------------------------
+
+
+def test_gearmand_that_ends_in_grace_finishes_what_it_has_and_new_jobs_go_elsewhere(gearmands):
+    # SIGUSR1. gearmand alone takes signals.
+    ending, other = gearmands(), gearmands()
+    go_on = threading.Event()
+    workers = [GearmanWorker([server.address], reconnect_backoff=(0.05, 0.1)) for server in (ending, other)]
+    for worker in workers:
+        worker.register_task("slow", lambda job: b"slow" if go_on.wait(30) else b"")
+    with (
+        running(workers[0]),
+        running(workers[1]),
+        GearmanClient([ending.address, other.address], policy="failover", reconnect_backoff=(0.05, 0.1)) as client,
+    ):
+        wait_until(lambda: None not in client.ping().values(), message="the client is connected to both")
+        before = client.submit("slow")
+        accepted(before)
+        os.kill(ending.pid, signal.SIGUSR1)
+
+        def refuses() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(ending.endpoint) != 0
+
+        wait_until(refuses, message="it takes no more connections")
+        # On those that it has, it still takes jobs.
+        late = client.submit("slow")
+        accepted(late)
+        assert str(late.job.connection) == ending.address
+        assert ending.running
+        go_on.set()
+        assert before.result(15) == late.result(15) == b"slow"
+        wait_until(lambda: not ending.running, message="its last job is done, and it ends")
+        wait_until(lambda: client.stats().connections_lost == 1, message="the client has noticed")
+        after = client.submit("slow")
+        assert after.result(15) == b"slow"
+        assert str(after.job.connection) == other.address
+        assert client.stats().jobs_lost == 0
+
+
 # ---- delayed jobs --------------------------------------------------------------------------------------------------
 
 
@@ -200,25 +256,91 @@ def submit_packet(body):
     return b"\0REQ" + (18).to_bytes(4, "big") + len(body).to_bytes(4, "big") + body
 
 
-@pytest.mark.parametrize(
-    ("sent", "code"),
-    [
-        (b"\0RES" + (16).to_bytes(4, "big") + bytes(4), b"INVALID_MAGIC"),
-        *((b"\0REQ" + number.to_bytes(4, "big") + bytes(4), b"INVALID_COMMAND") for number in (5, 6, 10, 17, 24)),
-    ],
-    ids=["response magic", "unused", "NOOP", "NO_JOB", "ECHO_RES", "ALL_YOURS"],
-)
-def test_packet_that_makes_no_sense_is_refused_and_the_connection_goes_on(server, sent, code):
+#: What only servers send, what is no longer in use, and what no server has; with how many arguments they have.
+REFUSED = {
+    5: ("unused", 0),
+    6: ("NOOP", 0),
+    8: ("JOB_CREATED", 1),
+    10: ("NO_JOB", 0),
+    11: ("JOB_ASSIGN", 3),
+    17: ("ECHO_RES", 1),
+    19: ("ERROR", 2),
+    20: ("STATUS_RES", 5),
+    24: ("ALL_YOURS", 0),
+    27: ("OPTION_RES", 1),
+    31: ("JOB_ASSIGN_UNIQ", 4),
+    35: ("SUBMIT_JOB_SCHED", 8),
+    40: ("JOB_ASSIGN_ALL", 5),
+    42: ("STATUS_RES_UNIQUE", 6),
+}
+
+
+@pytest.mark.parametrize("number", REFUSED, ids=lambda number: REFUSED[number][0])
+def test_command_that_no_peer_may_send_is_refused_and_the_connection_goes_on(server, number):
     with server.connect() as connection:
-        connection.sock.sendall(sent)
-        if code == b"INVALID_MAGIC" and server.kind == "embedded":
+        error = connection.request(number, *[b"1"] * REFUSED[number][1])
+        assert (error.command, error.arguments(2)[0]) == (ERROR, b"INVALID_COMMAND")
+        assert connection.request(ECHO_REQ, b"still here").command == ECHO_RES
+
+
+def test_packet_with_the_magic_of_a_response_is_refused(server):
+    with server.connect() as connection:
+        connection.sock.sendall(b"\0RES" + (16).to_bytes(4, "big") + bytes(4))
+        if server.kind == "embedded":
             # What is not a request's magic is garbage to it, and ends the connection.
             with pytest.raises(Closed):
                 connection.receive()
-            return
-        error = connection.receive()
-        assert (error.command, error.arguments(2)[0]) == (19, code)
-        assert connection.request(ECHO_REQ, b"still here").command == ECHO_RES
+        else:
+            assert connection.receive().arguments(2)[0] == b"INVALID_MAGIC"
+            assert connection.request(ECHO_REQ, b"still here").command == ECHO_RES
+
+
+def test_packet_with_too_few_arguments_costs_the_connection_and_no_other(server, client):
+    # Why the client counts the arguments before it sends. gearmand waits for the missing ones and takes the next packet
+    # for them, without a word; the embedded server closes the connection at once, as gearmand does then.
+    client.ping()
+    with server.connect() as connection:
+        connection.sock.sendall(submit_packet(b"nobody"))
+        if server.kind == "gearmand":
+            # Another connection has been answered since: this one is not going to be.
+            assert server.text("status") == ""
+            connection.sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                connection.sock.recv(1)
+            connection.sock.settimeout(10)
+            connection.send(ECHO_REQ, b"swallowed")
+        with pytest.raises(Closed):
+            connection.receive()
+    assert client.submit_background("nobody").result(10)
+    assert server.status() == {"nobody": (1, 0, 0)}
+    assert client.stats().connections_opened == 1
+
+
+def test_packet_that_is_longer_than_its_size_says_costs_the_connection_and_no_other(server, client):
+    client.ping()
+    with server.connect() as connection:
+        connection.sock.sendall(b"\0REQ" + (18).to_bytes(4, "big") + (3).to_bytes(4, "big") + b"nobody\0unique\0data")
+        with pytest.raises(Closed):
+            connection.receive()
+    assert client.submit_background("nobody").result(10)
+    assert server.status() == {"nobody": (1, 0, 0)}
+    assert client.stats().connections_opened == 1
+
+
+def test_function_without_a_name_is_taken_and_can_be_given(server, client):
+    # The client and the worker refuse it: nobody could ask for it by the text commands.
+    with server.connect() as connection:
+        connection.submit("", b"data", b"unique", SUBMIT_JOB_BG)
+        assert server.text("status") == "\t1\t0\t0"
+        connection.send(CAN_DO, b"")
+        job = connection.request(GRAB_JOB_UNIQ)
+        assert (job.command, job.arguments(4)[1:]) == (JOB_ASSIGN_UNIQ, [b"", b"unique", b"data"])
+        connection.send(WORK_COMPLETE, job.arguments(4)[0], b"")
+        assert connection.request(ECHO_REQ, b"").command == ECHO_RES
+    with pytest.raises(ValueError, match="empty"):
+        client.submit("")
+    with pytest.raises(ValueError, match="empty"):
+        GearmanWorker([server.address]).register_task("", lambda job: b"")
 
 
 @pytest.mark.parametrize("sent", [b"\0XYZ" + bytes(8), b"\0REQ" + (99).to_bytes(4, "big") + bytes(4)])

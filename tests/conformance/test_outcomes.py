@@ -10,7 +10,7 @@ from gearman_pool import GearmanClient, JobReference
 from gearman_pool.errors import JobException, JobFailed, JobLost, JobTimeout, ServerError
 from gearman_pool.protocol.client import ClientSession
 
-from ..support.raw import OPTION_REQ, OPTION_RES, SUBMIT_JOB, WORK_DATA, WORK_EXCEPTION, WORK_FAIL
+from ..support.raw import ECHO_REQ, ECHO_RES, OPTION_REQ, OPTION_RES, SUBMIT_JOB, WORK_DATA, WORK_EXCEPTION, WORK_FAIL
 from ..support.waiting import wait_until
 
 
@@ -129,6 +129,55 @@ def test_cancelled_while_running_fails_the_job_and_what_the_worker_still_sends_i
     raw_worker.next_job().complete(b"right")
     assert following.result(10) == b"right"
     assert client.stats().late_packets <= 1
+
+
+def test_job_that_is_cancelled_twice_fails_once_and_the_client_goes_on(server, client, admin, raw_worker):
+    future = client.submit("nobody", unique="both")
+    accepted(future)
+    handle = future.job.handle
+    with server.connect() as other:
+        other.submit("nobody", b"", b"both")
+        assert admin.cancel_job(handle) == "OK"
+        assert isinstance(future.exception(10), JobFailed)
+        if server.kind == "gearmand":
+            # It tells all that wait for the job each time it is told.
+            assert admin.cancel_job(handle) == "OK"
+            told = 2
+        else:
+            with pytest.raises(ServerError, match="UNKNOWN_JOB"):
+                admin.cancel_job(handle)
+            told = 1
+        for _ in range(told):
+            assert other.expect(WORK_FAIL).body == handle.encode()
+        assert other.request(ECHO_REQ, b"").command == ECHO_RES
+    following = client.submit("raw")
+    raw_worker.next_job().complete(b"right")
+    assert following.result(10) == b"right"
+    # What came for the job that had ended harmed nobody.
+    stats = client.stats()
+    assert (stats.jobs_failed, stats.connections_lost, stats.late_packets) == (1, 0, told - 1)
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_job_that_loses_its_worker_too_often_fails(servers, raw_workers, attempts):
+    # gearmand's --job-retries, and what a job that kills its workers needs.
+    server = servers(attempts=attempts)
+    with GearmanClient([server.address]) as client:
+        future = client.submit("raw")
+        for number in range(attempts):
+            worker = raw_workers(server, "raw")
+            handle = worker.next_job().handle
+            assert not future.done(), f"after {number} workers"
+            worker.disconnect()
+        with pytest.raises(JobFailed) as caught:
+            future.result(10)
+        assert type(caught.value) is JobFailed
+        assert future.job.handle == handle
+        assert not client.status(future).known
+        wait_until(lambda: server.jobs("raw") == 0, message="the server has forgotten it")
+        worker = raw_workers(server, "raw", lambda job: job.complete(b"right"))
+        assert client.submit("raw").result(10) == b"right"
+        assert len(worker.taken) == 1
 
 
 def test_worker_that_is_lost_in_the_middle_leaves_its_data_and_the_next_one_finishes_the_job(

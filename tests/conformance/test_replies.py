@@ -11,6 +11,7 @@ from gearman_pool.client import PingQuery, StatusQuery
 from gearman_pool.errors import ConnectionLost, GearmanError, QueueFull
 from gearman_pool.protocol.commands import Command
 from gearman_pool.protocol.packets import pack
+from gearman_pool.testing import FaultProxy
 
 from ..support.raw import (
     ECHO_REQ,
@@ -24,6 +25,7 @@ from ..support.raw import (
     SUBMIT_JOB,
     SUBMIT_JOB_BG,
     SUBMIT_JOB_LOW,
+    WORK_COMPLETE,
     Closed,
 )
 from ..support.raw import pack as pack_raw
@@ -116,6 +118,52 @@ def test_jobs_are_accepted_in_the_order_in_which_they_were_submitted(client, raw
     worker = raw_workers(server, "later", lambda job: job.complete(b""))
     wait_until(lambda: len(worker.taken) == 2000, message="all jobs", timeout=20)
     assert [(job.handle, job.data) for job in worker.taken] == [(h, b"%d" % n) for n, h in enumerate(handles)]
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_acceptances_of_jobs_in_line_come_in_their_order_whatever_threads_gearmand_has(gearmands, raw_workers, threads):
+    server = gearmands(threads=threads)
+    raw_workers(server, "echo", lambda job: job.complete(job.data))
+    early = 0
+    with server.connect() as connection:
+        handles: dict[bytes, int] = {}
+        sent = done = 0
+        while done < 600:
+            if sent < 600 and done > sent - 40:
+                # More of them while the last results are still to come, so that acceptances and results mix.
+                jobs = [pack_raw(SUBMIT_JOB, b"echo", b"", b"%d" % number) for number in range(sent, sent + 60)]
+                connection.sock.sendall(b"".join(jobs))
+                sent += 60
+            packet = connection.receive()
+            if packet.command == JOB_CREATED:
+                handles[packet.body] = len(handles)
+                continue
+            assert packet.command == WORK_COMPLETE
+            handle, result = packet.arguments(2)
+            # Never before its own acceptance; and the acceptances are in the order of the jobs.
+            assert result == b"%d" % handles[handle]
+            done += 1
+            early += len(handles) < sent
+    print(f"measured: {early} of 600 results came before the acceptance of a job that was sent already, -t {threads}")
+
+
+def test_result_that_comes_while_a_later_job_waits_for_its_acceptance_is_its_own(server, raw_workers):
+    worker = raw_workers(server, "raw")
+    with FaultProxy(server.address) as wire, GearmanClient([wire.address]) as client:
+        client.ping()
+        first = client.submit("raw", b"first")
+        job = worker.next_job()
+        wait_until(lambda: first.job.handle, message="acceptance")
+        # What the client sends from now on is on its way for a while; the result overtakes its acceptance.
+        wire.delay(0.5, "to_server")
+        second = client.submit("raw", b"second")
+        job.complete(b"result of the first")
+        assert first.result(10) == b"result of the first"
+        assert second.job.handle is None
+        assert not second.done()
+        worker.next_job().complete(b"result of the second")
+        assert second.result(10) == b"result of the second"
+        assert client.stats().connections_opened == 1
 
 
 # ---- replies that never come ---------------------------------------------------------------------------------------

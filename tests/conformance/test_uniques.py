@@ -8,7 +8,17 @@ from gearman_pool import GearmanClient
 from gearman_pool.errors import JobTimeout
 from gearman_pool.job import GearmanJob, GearmanJobRequest
 
-from ..support.raw import ERROR, JOB_CREATED, SUBMIT_JOB, SUBMIT_JOB_BG
+from ..support.raw import (
+    ECHO_REQ,
+    ECHO_RES,
+    ERROR,
+    JOB_CREATED,
+    SUBMIT_JOB,
+    SUBMIT_JOB_BG,
+    WORK_COMPLETE,
+    WORK_DATA,
+    WORK_STATUS,
+)
 from ..support.waiting import wait_until
 from .silent import SilentServer
 
@@ -247,6 +257,40 @@ def test_status_of_a_background_job_with_a_dash_is_known(client):
     for unique in ("-", b"-"):
         with pytest.raises(ValueError, match="finds no job by the unique '-'"):
             client.status(unique=unique)
+
+
+def test_background_job_that_joined_a_foreground_one_goes_with_it(server, client, raw_workers):
+    # The reverse of the next one: the foreground job was first.
+    with GearmanClient([server.address]) as other:
+        accepted(other.submit("raw", b"foreground", unique="shared"))
+        reference = client.submit_background("raw", b"background", unique="shared").result(10)
+        other.close(0)
+    wait_until(lambda: server.connections() == 1, message="the other client has gone")
+    worker = raw_workers(server, "raw")
+    if server.kind == "gearmand":
+        wait_until(lambda: not client.status(reference).known, message="the job is dropped")
+        assert worker.taken == []
+    else:
+        job = worker.next_job()
+        assert (job.handle, job.data) == (reference.handle, b"foreground")
+        job.complete(b"")
+
+
+def test_background_submit_that_joins_a_foreground_job_gets_nothing_but_its_acceptance(server, raw_worker):
+    with server.connect() as foreground, server.connect() as background, server.connect() as both:
+        handles = {foreground.submit("raw", b"", b"same")}
+        job = raw_worker.next_job()
+        handles |= {connection.submit("raw", b"", b"same", SUBMIT_JOB_BG) for connection in (background, both)}
+        handles.add(both.submit("raw", b"", b"same"))
+        assert handles == {job.handle.encode()}
+        job.send_data(b"d")
+        job.send_status(1, 2)
+        job.complete(b"r")
+        # Once for each foreground submit of the connection, and not for the background one beside it.
+        for connection in (foreground, both):
+            assert [connection.receive().command for _ in range(3)] == [WORK_DATA, WORK_STATUS, WORK_COMPLETE]
+        for connection in (foreground, background, both):
+            assert connection.request(ECHO_REQ, b"").command == ECHO_RES
 
 
 def test_foreground_client_that_leaves_takes_a_background_job_of_its_unique_along(server, client, raw_workers):

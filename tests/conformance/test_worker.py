@@ -15,6 +15,7 @@ import pytest
 
 from gearman_pool import GearmanClient, GearmanWorker
 from gearman_pool.errors import JobException, JobFailed, ServerError
+from gearman_pool.testing import FaultProxy
 
 from ..support.raw import (
     CAN_DO,
@@ -33,6 +34,7 @@ from ..support.raw import (
     WORK_EXCEPTION,
     WORK_FAIL,
     RawConnection,
+    pack,
     pack_response,
 )
 from ..support.running import running
@@ -203,6 +205,56 @@ def test_task_may_take_itself_back(server, client, worker):
     assert len(runs) == 1
 
 
+def test_job_that_was_on_its_way_when_its_task_was_taken_back_and_registered_again_runs_once(server, client):
+    # Both servers give it away with CANT_DO, so that the one on its way is a second copy.
+    runs = []
+    with FaultProxy(server.address) as wire:
+        worker = GearmanWorker([wire.address])
+        worker.register_task("task", lambda job: runs.append(job.handle))
+        worker.register_task("other", lambda job: b"other")
+        with running(worker):
+            wire.delay(0.3, "to_client")
+            future = client.submit("task")
+            wait_until(lambda: server.running_jobs("task") == 1, message="the job is on its way to the worker")
+            worker.unregister_task("task")
+            worker.register_task("task", lambda job: runs.append(job.handle))
+            assert future.result(20) == b""
+            # The worker has had everything that was sent to it before this.
+            assert client.submit("other").result(20) == b"other"
+            assert len(runs) == 1
+            assert worker.stats().refused == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_task_that_is_taken_back_between_its_end_and_the_result_runs_once(server, client, concurrency):
+    runs = []
+    worker = GearmanWorker([server.address], concurrency=concurrency)
+    worker.register_task("once", lambda job: runs.append(job.handle))
+    ended, go_on = threading.Event(), threading.Event()
+    with running(worker):
+        release = worker._engine.release
+
+        def release_late(assignment, final):
+            # The task has returned, and what it returned is not sent yet.
+            ended.set()
+            assert go_on.wait(20)
+            release(assignment, final)
+
+        worker._engine.release = release_late
+        future = client.submit("once", b"data")
+        assert ended.wait(20)
+        worker.unregister_task("once")
+        # What was sent before this is known to the server when this is: a CANT_DO now would give the job away.
+        worker.register_task("marker", lambda job: b"")
+        wait_until(lambda: server.workers("marker") == 1, message="the server knows")
+        assert server.workers("once") == 1
+        go_on.set()
+        assert future.result(20) == b""
+        wait_until(lambda: server.workers("once") == 0, message="it is taken back")
+        assert worker.stats().refused == 0
+    assert len(runs) == 1
+
+
 @pytest.mark.parametrize("timeout", [None, 30.0])
 def test_task_that_is_registered_late_gets_the_jobs_that_wait_for_it_at_once(server, client, timeout):
     # No server wakes a worker for jobs that were there before its CAN_DO.
@@ -262,6 +314,53 @@ def test_cancelled_job_that_runs_on_disturbs_nobody(client, admin, worker):
             future.result(20)
         go_on.set()
         assert client.submit("fine").result(20) == b"fine"
+
+
+def test_refusals_between_the_answers_to_questions_for_jobs_disturb_nobody(server, client):
+    # A result for a job that is not the worker's own any more: the refusal is no answer to a question. Perl's worker
+    # dies of it.
+    foreign = [pack(command, b"H:nowhere:1", b"1") for command in (WORK_COMPLETE, WORK_DATA, WORK_EXCEPTION)]
+    foreign.append(pack(WORK_FAIL, b"H:nowhere:1"))
+    with FaultProxy(server.address) as wire:
+        worker = GearmanWorker([wire.address], concurrency=3)
+        worker.register_task("echo", lambda job: job.data)
+        with running(worker):
+            for turn in range(25):
+                futures = [client.submit("echo", b"%d %d" % (turn, number)) for number in range(8)]
+                assert wire.inject(b"".join(foreign), "to_server") == 1
+                assert [future.result(20) for future in futures] == [b"%d %d" % (turn, n) for n in range(8)]
+            wait_until(lambda: worker.stats().refused == 100, message="every refusal has come")
+            stats = worker.stats()
+            assert (stats.jobs_done, stats.connections_opened, stats.connections_lost) == (200, 1, 0)
+
+
+def _order_of_tasks(server, client) -> list[str]:
+    """Have a worker of three tasks take the jobs that wait for it; return the tasks in the order in which it did."""
+    taken = []
+    worker = GearmanWorker([server.address], max_jobs=9)
+    for task in ("one", "two", "three"):
+        worker.register_task(task, lambda job: taken.append(job.task))
+    for task in ("one", "two", "three"):
+        for number in range(3):
+            client.submit_background(task, b"%d" % number).result(10)
+    worker.work(20)
+    return taken
+
+
+def test_worker_of_several_tasks_gets_them_in_the_servers_order(server, client):
+    taken = _order_of_tasks(server, client)
+    if server.takes_functions_in_turn:
+        assert [sorted(taken[start : start + 3]) for start in (0, 3, 6)] == [["one", "three", "two"]] * 3
+    else:
+        # What is registered last starves the others as long as there are jobs of it.
+        assert taken == ["three"] * 3 + ["two"] * 3 + ["one"] * 3
+
+
+def test_gearmand_with_round_robin_gives_a_worker_jobs_of_all_its_tasks_in_turn(gearmands):
+    server = gearmands(arguments=("--round-robin",))
+    with GearmanClient([server.address]) as client:
+        taken = _order_of_tasks(server, client)
+    assert [sorted(taken[start : start + 3]) for start in (0, 3, 6)] == [["one", "three", "two"]] * 3
 
 
 def test_function_with_a_worker_cannot_be_dropped_until_the_worker_has_gone(server, admin, worker):

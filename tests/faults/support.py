@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from gearman_pool import GearmanClient, GearmanError
 from gearman_pool.future import JobFuture
+from gearman_pool.testing import FaultProxy
 
 from ..support.waiting import wait_until
 
-__all__ = ["Ended", "account", "figure", "percentile", "run_program", "wait_accepted", "wait_up"]
+__all__ = [
+    "HANGING",
+    "Ended",
+    "account",
+    "black_hole",
+    "deaf_port",
+    "figure",
+    "percentile",
+    "run_program",
+    "wait_accepted",
+    "wait_up",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,3 +125,36 @@ def run_program(arguments: Sequence[str], deadline: float) -> Ended:
         process.stderr.close()
         process.wait()
     return Ended(process.returncode, output, errors)
+
+
+@contextlib.contextmanager
+def deaf_port() -> Iterator[str]:
+    """A port whose backlog is full: the kernel drops further packets, and connecting hangs."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(16):
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0.2)
+            try:
+                filler.connect(listener.getsockname())
+            except TimeoutError:
+                yield f"127.0.0.1:{listener.getsockname()[1]}"
+                return
+    pytest.skip("this system's kernel answers though the backlog is full")
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[str]:
+    """A port that accepts, reads, and never says a word."""
+    with FaultProxy("127.0.0.1:1") as proxy:
+        proxy.swallow()
+        yield proxy.address
+
+
+#: What makes a port to which connecting, or the greeting, hangs.
+HANGING: dict[str, Callable[[], AbstractContextManager[str]]] = {
+    "a full backlog": deaf_port,
+    "a black hole": black_hole,
+}

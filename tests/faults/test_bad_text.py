@@ -9,6 +9,7 @@ from gearman_pool.errors import GearmanError, ProtocolError
 from gearman_pool.job import GearmanJob, GearmanJobRequest
 from gearman_pool.testing import FaultProxy
 
+from ..support.running import running
 from .support import wait_up
 
 #: Stands in every bad text, and must never be seen on the wire.
@@ -128,27 +129,45 @@ def test_admin_client_refuses_bad_text_before_anything_is_written(wire):
     assert MARK.encode() not in wire.recorded("to_server")
 
 
+CLIENT_ID = {**BINARY, "newline": NEWLINE, "carriage return": RETURN, "control character": f"{MARK}\x1b[2J"}
+
 WORKER_CALLS = {
     "register_task": (lambda worker, text: worker.register_task(text, lambda job: b""), BINARY),
-    "set_client_id": (
-        lambda worker, text: worker.set_client_id(text),
-        {"NUL": NUL, "newline": NEWLINE, "too long": LONG, "empty": ""},
-    ),
+    "register_task with a timeout": (lambda worker, text: worker.register_task(text, lambda job: b"", 5.0), BINARY),
+    "task": (lambda worker, text: worker.task(text)(lambda job: b""), BINARY),
+    "set_client_id": (lambda worker, text: worker.set_client_id(text), CLIENT_ID),
+    "unregister_task": (lambda worker, text: worker.unregister_task(text), BINARY),
+    "client_id of a new worker": (lambda worker, text: GearmanWorker(["127.0.0.1:1"], client_id=text), CLIENT_ID),
 }
 
 
-def test_worker_refuses_bad_text():
-    worker = GearmanWorker(["127.0.0.1:1"])
-    for parameters in _cases(WORKER_CALLS):
-        call, text = parameters.values
-        try:
-            _refuses(call, worker, text)
-        except BaseException as error:
-            raise AssertionError(f"{parameters.id}: {error!r}") from error
-    for text in (NUL, NEWLINE, LONG):
-        with pytest.raises(ValueError):
-            GearmanWorker(["127.0.0.1:1"], client_id=text)
-    worker.close()
+def test_worker_refuses_bad_text_before_anything_is_written(wire):
+    worker = GearmanWorker([wire.address], client_id="good name")
+    worker.register_task("good", lambda job: job.data)
+    cases = _cases(WORKER_CALLS)
+
+    def refuse_all() -> None:
+        for parameters in cases:
+            call, text = parameters.values
+            try:
+                _refuses(call, worker, text)
+            except BaseException as error:
+                raise AssertionError(f"{parameters.id}: {error!r}") from error
+
+    # Once before it works, when all waits for the greeting, and once while it does, when all is sent at once.
+    refuse_all()
+    with running(worker), GearmanClient([wire.address]) as client:
+        refuse_all()
+        # What is good is sent behind it: when the server knows it, it has had all that was written before.
+        worker.set_client_id("better name")
+        worker.register_task("better", lambda job: job.data)
+        assert client.submit("better", b"x").result(10) == b"x"
+        assert set(worker.worker_abilities) == {"good", "better"}
+        assert worker.worker_client_id == "better name"
+    sent = wire.recorded("to_server")
+    for good in (b"good name", b"better name", b"\0\0\0\4good", b"\0\0\0\6better"):
+        assert good in sent
+    assert MARK.encode() not in sent
 
 
 @pytest.mark.parametrize("prefix", [NUL, LONG, SURROGATE])

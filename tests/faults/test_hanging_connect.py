@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 import time
 
 import pytest
@@ -14,36 +12,7 @@ from gearman_pool.errors import ConnectTimeout, ServerUnavailable
 from gearman_pool.testing import FaultProxy
 
 from ..support.waiting import wait_until
-from .support import figure, percentile, run_program, wait_up
-
-
-@contextlib.contextmanager
-def _deaf_port():
-    """A port whose backlog is full: the kernel drops further packets, and connecting hangs."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(16):
-            filler = stack.enter_context(socket.socket())
-            filler.settimeout(0.2)
-            try:
-                filler.connect(listener.getsockname())
-            except TimeoutError:
-                yield f"127.0.0.1:{listener.getsockname()[1]}"
-                return
-    pytest.skip("this system's kernel answers though the backlog is full")
-
-
-@contextlib.contextmanager
-def _black_hole():
-    """A port that accepts, reads, and never says a word."""
-    with FaultProxy("127.0.0.1:1") as proxy:
-        proxy.swallow()
-        yield proxy.address
-
-
-KINDS = {"a full backlog": _deaf_port, "a black hole": _black_hole}
+from .support import HANGING, black_hole, deaf_port, figure, percentile, run_program, wait_up
 
 
 def _latencies(client: GearmanClient, count: int) -> list[float]:
@@ -55,9 +24,9 @@ def _latencies(client: GearmanClient, count: int) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HANGING)
 def test_other_servers_serve_at_once(gearmand, c_worker, kind):
-    with KINDS[kind]() as hanging:
+    with HANGING[kind]() as hanging:
         for policy in ("random", "round_robin", "least_pending"):
             with GearmanClient([hanging, gearmand.address], policy=policy) as client:
                 started = time.monotonic()
@@ -68,9 +37,9 @@ def test_other_servers_serve_at_once(gearmand, c_worker, kind):
             assert elapsed < 3, policy
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HANGING)
 def test_failover_waits_for_the_preferred_server_only_at_the_very_start(gearmand, c_worker, kind):
-    with KINDS[kind]() as hanging, GearmanClient([hanging, gearmand.address], policy="failover") as client:
+    with HANGING[kind]() as hanging, GearmanClient([hanging, gearmand.address], policy="failover") as client:
         started = time.monotonic()
         assert client.submit("echo", b"x").result(15) == b"x"
         first = time.monotonic() - started
@@ -81,13 +50,13 @@ def test_failover_waits_for_the_preferred_server_only_at_the_very_start(gearmand
     assert second < 3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HANGING)
 def test_p99_of_other_jobs_is_unharmed(gearmand, c_worker, kind):
     with GearmanClient([gearmand.address]) as client:
         wait_up(client)
         _latencies(client, 200)
         normal = percentile(_latencies(client, 800), 99)
-        with KINDS[kind]() as hanging:
+        with HANGING[kind]() as hanging:
             client.add_server(hanging)
             wait_until(lambda: any(server.state == "CONNECTING" for server in client.servers()))
             found = _latencies(client, 800)
@@ -103,10 +72,10 @@ def test_p99_of_other_jobs_is_unharmed(gearmand, c_worker, kind):
     assert max(found) < 4
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HANGING)
 def test_submit_returns_at_once_and_the_job_ends_within_submit_timeout(kind):
     with (
-        KINDS[kind]() as hanging,
+        HANGING[kind]() as hanging,
         GearmanClient([hanging], submit_timeout=0.5, connect_timeout=60, health_check_timeout=60) as client,
     ):
         started = time.monotonic()
@@ -121,7 +90,7 @@ def test_submit_returns_at_once_and_the_job_ends_within_submit_timeout(kind):
 
 def test_hanging_connect_ends_with_connect_timeout_and_is_tried_again(gearmand):
     with (
-        _deaf_port() as hanging,
+        deaf_port() as hanging,
         GearmanClient([hanging], connect_timeout=0.3, reconnect_backoff=(0.01, 0.1)) as client,
     ):
         started = time.monotonic()
@@ -135,7 +104,7 @@ def test_hanging_connect_ends_with_connect_timeout_and_is_tried_again(gearmand):
 
 def test_black_hole_is_given_up_after_health_check_timeout():
     with (
-        _black_hole() as hanging,
+        black_hole() as hanging,
         GearmanClient([hanging], health_check_timeout=0.3, submit_timeout=1.5, reconnect_backoff=(0.01, 0.1)) as client,
     ):
         error = client.submit("echo").exception(15)
@@ -154,10 +123,10 @@ def test_server_that_stops_hanging_is_used(gearmand, c_worker):
             assert future.result(15) == b"x"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HANGING)
 def test_admin_client_gives_up_in_time(kind):
     with (
-        KINDS[kind]() as hanging,
+        HANGING[kind]() as hanging,
         GearmanAdminClient([hanging], connect_timeout=0.4, health_check_timeout=0.4) as admin,
     ):
         started = time.monotonic()
@@ -168,9 +137,9 @@ def test_admin_client_gives_up_in_time(kind):
     assert isinstance(cause, ConnectTimeout) or "health check" in str(cause)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HANGING)
 def test_close_does_not_wait_for_a_hanging_connect(kind):
-    with KINDS[kind]() as hanging:
+    with HANGING[kind]() as hanging:
         client = GearmanClient([hanging], connect_timeout=3, health_check_timeout=30)
         client.ping(0.05)
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Many threads do at the same time whatever a client can do, with the interpreter switching as often as it can."""
+"""Many threads do at the same time whatever can be done, with the interpreter switching as often as it can."""
 
 from __future__ import annotations
 
@@ -181,11 +181,16 @@ assert not Current.client.stats().loop_errors
 
 #: For each scenario; `RACE_SECONDS` in the environment looks for longer.
 SECONDS = float(os.environ.get("RACE_SECONDS", "2.5"))
+_SHORT = float(os.environ.get("RACE_SECONDS", "1.2"))
 
 
 def _race(scenario: str, addresses: list[str]) -> None:
-    ended = run_program(["-c", _PROGRAM, scenario, str(SECONDS), *addresses], 55)
-    figure(f"{scenario}: {ended.output.strip()}")
+    _run_race(scenario, ["-c", _PROGRAM, scenario, str(SECONDS), *addresses])
+
+
+def _run_race(name: str, program: list[str]) -> None:
+    ended = run_program(program, 55)
+    figure(f"{name}: {ended.output.strip()}")
     assert ended.code == 0, f"{ended.output}\n{ended.errors[-6000:]}"
     assert "Traceback" not in ended.errors, ended.errors[-6000:]
 
@@ -221,3 +226,16 @@ def test_job_that_reaches_a_connection_just_after_its_end_goes_to_another_server
         future = client.submit("echo", b"straggler")
         assert future.result(10) == b"straggler"
         assert future.request.connection_attempts == 1
+
+
+@pytest.mark.parametrize(("scenario", "concurrency"), [("tasks", 4), ("stop", 1), ("all", 3)])
+def test_worker_runs_each_job_once_whatever_other_threads_do_to_it(gearmands, scenario, concurrency):
+    servers = [gearmands().address, gearmands().address]
+    program = ["-m", "tests.faults.programs.worker_races", scenario, str(concurrency)]
+    _run_race(f"worker, {scenario}", [*program, str(_SHORT), *servers])
+
+
+@pytest.mark.parametrize("scenario", ["share", "cut", "close"])
+def test_threads_that_share_an_admin_client_get_the_answers_to_their_own_questions(gearmand, scenario):
+    program = ["-m", "tests.faults.programs.admin_races", scenario]
+    _run_race(f"admin client, {scenario}", [*program, str(_SHORT), gearmand.address, str(gearmand.pid)])
