@@ -261,7 +261,7 @@ def test_example_in_a_docstring_is_python(where, program):
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_site_is_built_without_a_warning(tmp_path):
-    pytest.importorskip("sphinx")
+    pytest.importorskip("sphinx", reason='sphinx is missing (pip install -e ".[docs]")')
     options = ["-q", "-W", "--keep-going", "-b", "html", "-d", tmp_path / "trees"]
     run("-m", "sphinx", *options, ROOT / "docs", tmp_path / "site", timeout=170)
     assert (tmp_path / "site" / "index.html").exists()
