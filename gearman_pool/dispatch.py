@@ -328,6 +328,7 @@ class Dispatcher:
     def _end_broken(self, future: JobFuture, broken: GearmanError) -> None:
         error = _copy(broken)
         _describe(error, future)
+        future.request._future = None
         self._resolve(future, FINISHED, None, error)
 
     def _take(self, connection: Connection, events: list[SessionEvent]) -> None:
@@ -490,6 +491,8 @@ class Dispatcher:
             future._timer = None
         future._payload = None
         future._connection = None
+        # Before the outcome is set: whoever waited for that may submit the request again at once.
+        request._future = None
         if self._listeners:
             self._emit_finished(future, error)
         self._resolve(future, outcome, result, error)
@@ -517,7 +520,6 @@ class Dispatcher:
 
     def _resolved(self, future: JobFuture) -> None:
         """Let go of a future that has its outcome, and tell of it whoever wants to be told."""
-        future.request._future = None
         future._client = None
         audience, future._audience = future._audience, None
         if audience is None:

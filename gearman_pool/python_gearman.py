@@ -225,12 +225,10 @@ class PythonGearmanClient:
         """Submit those that are not under way, and wait until the servers have accepted all; see `submit_job`."""
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
+        self._send_all([request for request in requests if request._future is None and request.state == JOB_UNKNOWN])
         waited = []
         for request in requests:
             request.timed_out = False
-            if request._future is None and request.state == JOB_UNKNOWN:
-                request.connection_attempts = 0
-                self.send_job_request(request)
             waited.append((request, request._future))
         for request, future in waited:
             if future is not None:
@@ -259,18 +257,45 @@ class PythonGearmanClient:
         return requests
 
     def send_job_request(self, current_request: GearmanJobRequest) -> GearmanJobRequest:
-        """Send one request without waiting for anything.
+        """Send one request without waiting for anything but room (see `GearmanClient.submit`).
 
         Raises:
             InvalidClientState: it is under way, or complete.
         """
-        if current_request._future is not None or current_request.state != JOB_UNKNOWN:
+        if current_request.state != JOB_UNKNOWN or not (current_request._future is None or _is_ready(current_request)):
             raise InvalidClientState(
                 f"{current_request!r} is {current_request.state}; only a new or a lost request can be sent"
             )
-        current_request.connection_failed = False
-        self._send(self._future_of(current_request, current_request._unique_given, False), None)
+        try:
+            future = current_request._future or self._prepare(current_request)
+            current_request.connection_failed = False
+            self._send(future, None)
+        except BaseException:
+            _take_back(current_request)
+            raise
         return current_request
+
+    def _send_all(self, requests: list[GearmanJobRequest]) -> None:
+        """Send requests, but only if all of them can be sent."""
+        try:
+            for request in requests:
+                if request._future is None:
+                    self._prepare(request)
+            overridden = type(self).send_job_request is not PythonGearmanClient.send_job_request
+            for request in requests:
+                if _is_ready(request):
+                    if overridden:
+                        # It may change the job, which is then encoded anew.
+                        _take_back(request)
+                    request.connection_attempts = 0
+                    self.send_job_request(request)
+        finally:
+            for request in requests:
+                _take_back(request)
+
+    def _prepare(self, request: GearmanJobRequest) -> JobFuture:
+        """Make a request ready to be sent: all that can be refused is refused here."""
+        return self._future_of(request, request._unique_given, False)
 
     def establish_request_connection(self, current_request: GearmanJobRequest) -> GearmanConnection:
         """Return the server that the policy would give this request now.
@@ -292,6 +317,8 @@ class PythonGearmanClient:
             raise TypeError(
                 f"a job is a dict of task, data and, if wanted, unique and priority; this one has {sorted(job)}"
             )
+        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+            raise ValueError(f"max_retries is {max_retries!r}; it must be a whole number of 0 or more")
         unique = job.get("unique")
         gearman_job = self.job_class(None, None, job["task"], unique or self._dispatcher.new_unique(), job["data"])
         request = self.job_request_class(gearman_job, job.get("priority"), background, max_retries + 1)
@@ -456,6 +483,18 @@ def _requests(job_requests: Iterable[GearmanJobRequest]) -> list[GearmanJobReque
         if not isinstance(request, GearmanJobRequest):
             raise TypeError(f"{request!r} is not a GearmanJobRequest")
     return requests
+
+
+def _is_ready(request: GearmanJobRequest) -> bool:
+    """Whether a request has been checked and encoded, and not sent."""
+    future = request._future
+    return future is not None and future._dispatcher is None
+
+
+def _take_back(request: GearmanJobRequest) -> None:
+    """Let a request that was made ready, and not sent, be as it was."""
+    if _is_ready(request):
+        request._future = None
 
 
 def _deadline(poll_timeout: float | None, timeout: float | None) -> float | None:
