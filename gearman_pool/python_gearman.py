@@ -170,8 +170,13 @@ class PythonGearmanClient:
                 print(request.result)
         """
         job = {"task": task, "data": data, "unique": unique, "priority": priority}
+        # By python-gearman's names, here and below: a subclass may have overridden the method that is called.
         requests = self.submit_multiple_jobs(
-            [job], background, wait_until_complete, max_retries, poll_timeout, timeout=timeout
+            [job],
+            background=background,
+            wait_until_complete=wait_until_complete,
+            max_retries=max_retries,
+            poll_timeout=_merged(poll_timeout, timeout),
         )
         return requests[0]
 
@@ -191,7 +196,8 @@ class PythonGearmanClient:
                 f"jobs_to_submit is a {type(jobs_to_submit).__name__}; it must be a list of dicts of task and data"
             )
         requests = [self._request_of(job, background, max_retries) for job in jobs_to_submit]
-        return self.submit_multiple_requests(requests, wait_until_complete, poll_timeout, timeout=timeout)
+        limit = _merged(poll_timeout, timeout)
+        return self.submit_multiple_requests(requests, wait_until_complete=wait_until_complete, poll_timeout=limit)
 
     def submit_multiple_requests(
         self,
@@ -211,7 +217,7 @@ class PythonGearmanClient:
         deadline = _deadline(poll_timeout, timeout)
         # Overridden in subclasses with a second parameter of either name, so it is passed by position.
         processed = self.wait_until_jobs_accepted(requests, _remaining(deadline))
-        if wait_until_complete and (deadline is None or monotonic() < deadline):
+        if wait_until_complete:
             processed = self.wait_until_jobs_completed(processed, _remaining(deadline))
         return list(processed)
 
@@ -345,7 +351,7 @@ class PythonGearmanClient:
             InvalidClientState: it has no handle: no server has accepted it.
             ServerUnavailable: the server could not be reached.
         """
-        return self.get_job_statuses([current_request], poll_timeout, timeout=timeout)[0]
+        return self.get_job_statuses([current_request], poll_timeout=_merged(poll_timeout, timeout))[0]
 
     def get_job_statuses(
         self,
@@ -497,10 +503,14 @@ def _take_back(request: GearmanJobRequest) -> None:
         request._future = None
 
 
-def _deadline(poll_timeout: float | None, timeout: float | None) -> float | None:
+def _merged(poll_timeout: float | None, timeout: float | None) -> float | None:
     if poll_timeout is not None and timeout is not None:
         raise TypeError("timeout is the older name of poll_timeout; give one of them")
-    limit = poll_timeout if timeout is None else timeout
+    return poll_timeout if timeout is None else timeout
+
+
+def _deadline(poll_timeout: float | None, timeout: float | None) -> float | None:
+    limit = _merged(poll_timeout, timeout)
     return None if limit is None else monotonic() + limit
 
 

@@ -177,7 +177,9 @@ class GearmanWorker:
             return task
 
         def decorate(function: _Task) -> _Task:
-            self.register_task(task, function, timeout=timeout)
+            # python-gearman's method, which a subclass may have overridden, has no timeout.
+            options = {} if timeout is None else {"timeout": timeout}
+            self.register_task(task, function, **options)
             return function
 
         return decorate

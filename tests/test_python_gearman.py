@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import collections
+import functools
 import threading
 
 import pytest
 
-from gearman_pool import GearmanClient
-from gearman_pool.errors import ClientSaturated, EncodeError, InvalidClientState
+from gearman_pool import GearmanAdminClient, GearmanClient, GearmanWorker
+from gearman_pool.errors import ClientSaturated, EncodeError, InvalidClientState, ServerError
 from gearman_pool.future import JobFuture
 from gearman_pool.job import GearmanJob, GearmanJobRequest
 
+from .support.running import running
 
 
 @pytest.fixture
@@ -104,3 +107,318 @@ def test_retries_that_are_no_number_of_times_are_refused(client):
     for bad in (-1, 1.5, "2"):
         with pytest.raises(ValueError, match="max_retries"):
             client.submit_job("task", b"", max_retries=bad)
+
+
+# ---- subclasses that were written for python-gearman -----------------------------------------------------------------
+
+
+class Counting:
+    """Counts which overridden methods were called."""
+
+    def __init__(self, *arguments, **options):
+        self.calls = collections.Counter()
+        super().__init__(*arguments, **options)
+
+
+class OldClient(Counting, GearmanClient):
+    """Overrides everything, with python-gearman's exact signatures."""
+
+    def submit_job(
+        self,
+        task,
+        data,
+        unique=None,
+        priority=None,
+        background=False,
+        wait_until_complete=True,
+        max_retries=0,
+        poll_timeout=None,
+    ):
+        self.calls["submit_job"] += 1
+        return super().submit_job(
+            task, data, unique, priority, background, wait_until_complete, max_retries, poll_timeout
+        )
+
+    def submit_multiple_jobs(
+        self, jobs_to_submit, background=False, wait_until_complete=True, max_retries=0, poll_timeout=None
+    ):
+        self.calls["submit_multiple_jobs"] += 1
+        return super().submit_multiple_jobs(jobs_to_submit, background, wait_until_complete, max_retries, poll_timeout)
+
+    def submit_multiple_requests(self, job_requests, wait_until_complete=True, poll_timeout=None):
+        self.calls["submit_multiple_requests"] += 1
+        return super().submit_multiple_requests(job_requests, wait_until_complete, poll_timeout)
+
+    def wait_until_jobs_accepted(self, job_requests, poll_timeout=None):
+        self.calls["wait_until_jobs_accepted"] += 1
+        return super().wait_until_jobs_accepted(job_requests, poll_timeout=poll_timeout)
+
+    def wait_until_jobs_completed(self, job_requests, poll_timeout=None):
+        self.calls["wait_until_jobs_completed"] += 1
+        return super().wait_until_jobs_completed(job_requests, poll_timeout=poll_timeout)
+
+    def get_job_status(self, current_request, poll_timeout=None):
+        self.calls["get_job_status"] += 1
+        return super().get_job_status(current_request, poll_timeout)
+
+    def get_job_statuses(self, job_requests, poll_timeout=None):
+        self.calls["get_job_statuses"] += 1
+        return super().get_job_statuses(job_requests, poll_timeout)
+
+    def wait_until_job_statuses_received(self, job_requests, poll_timeout=None):
+        self.calls["wait_until_job_statuses_received"] += 1
+        return super().wait_until_job_statuses_received(job_requests, poll_timeout)
+
+    def send_job_request(self, current_request):
+        self.calls["send_job_request"] += 1
+        return super().send_job_request(current_request)
+
+
+def test_client_that_overrides_everything_with_python_gearmans_signatures_works(gearmand, echo_worker):
+    with OldClient([gearmand.address]) as client:
+        assert client.submit_job("echo", b"1", poll_timeout=10).result == b"1"
+        assert client.calls == dict.fromkeys(
+            (
+                "submit_job",
+                "submit_multiple_jobs",
+                "submit_multiple_requests",
+                "wait_until_jobs_accepted",
+                "wait_until_jobs_completed",
+                "send_job_request",
+            ),
+            1,
+        )
+        client.calls.clear()
+        request = client.submit_job("nobody", b"2", background=True, poll_timeout=10)
+        assert client.get_job_status(request, poll_timeout=10).status["known"]
+        asked = ("get_job_status", "get_job_statuses", "wait_until_job_statuses_received")
+        assert [client.calls[method] for method in asked] == [1, 1, 1]
+
+
+class KeywordClient(GearmanClient):
+    """Passes on what it does not know, as subclasses do that were written for python-gearman's own calls."""
+
+    def submit_multiple_jobs(self, jobs_to_submit, **options):
+        return super().submit_multiple_jobs(jobs_to_submit, **options)
+
+    def submit_multiple_requests(self, job_requests, **options):
+        return super().submit_multiple_requests(job_requests, **options)
+
+    def get_job_statuses(self, job_requests, **options):
+        return super().get_job_statuses(job_requests, **options)
+
+
+def test_client_that_overrides_with_keywords_works(gearmand, echo_worker):
+    with KeywordClient([gearmand.address]) as client:
+        request = client.submit_job("echo", b"1", poll_timeout=10)
+        assert request.result == b"1"
+        assert not client.get_job_status(request, poll_timeout=10).status["known"]
+
+
+@pytest.mark.parametrize("method", ["submit_job", "submit_multiple_jobs", "get_job_status"])
+def test_timeout_is_the_older_name_of_poll_timeout_and_not_given_beside_it(client, method):
+    arguments = {
+        "submit_job": ("nobody", b""),
+        "submit_multiple_jobs": ([{"task": "nobody", "data": b""}],),
+        "get_job_status": (request_for("nobody"),),
+    }[method]
+    with pytest.raises(TypeError, match="older name"):
+        getattr(client, method)(*arguments, poll_timeout=1, timeout=1)
+    if method != "get_job_status":
+        requests = getattr(client, method)(*arguments, timeout=0.05)
+        assert (requests if method == "submit_job" else requests[0]).timed_out
+
+
+def test_job_that_is_accepted_when_the_time_is_up_has_timed_out(gearmand):
+    class Slow(GearmanClient):
+        def wait_until_jobs_accepted(self, job_requests, poll_timeout=None):
+            accepted = super().wait_until_jobs_accepted(job_requests)
+            threading.Event().wait(poll_timeout)
+            return accepted
+
+    with Slow([gearmand.address]) as client:
+        request = client.submit_job("nobody", b"", poll_timeout=0.05)
+        assert (request.state, request.timed_out) == ("CREATED", True)
+        client.close(0)
+
+
+def test_hook_that_changes_the_job_before_it_is_sent_is_heeded(gearmand, echo_worker):
+    class Tagging(GearmanClient):
+        def send_job_request(self, current_request):
+            current_request.job.data = b"tagged " + current_request.job.data
+            return super().send_job_request(current_request)
+
+    with Tagging([gearmand.address]) as client:
+        assert client.submit_job("echo", b"job", poll_timeout=10).result == b"tagged job"
+
+
+class OldWorker(Counting, GearmanWorker):
+    """Overrides everything, with python-gearman's exact signatures."""
+
+    def register_task(self, task, callback_function):
+        self.calls["register_task"] += 1
+        return super().register_task(task, callback_function)
+
+    def unregister_task(self, task):
+        self.calls["unregister_task"] += 1
+        return super().unregister_task(task)
+
+    def set_client_id(self, client_id):
+        self.calls["set_client_id"] += 1
+        return super().set_client_id(client_id)
+
+    def work(self, poll_timeout=60.0):
+        self.calls["work"] += 1
+        return super().work(poll_timeout)
+
+    def establish_worker_connections(self):
+        self.calls["establish_worker_connections"] += 1
+        return super().establish_worker_connections()
+
+    def after_poll(self, any_activity):
+        self.calls["after_poll"] += 1
+        return super().after_poll(any_activity)
+
+    def after_job(self):
+        self.calls["after_job"] += 1
+        return super().after_job()
+
+    def wait_until_updates_sent(self, multiple_gearman_jobs, poll_timeout=None):
+        self.calls["wait_until_updates_sent"] += 1
+        return super().wait_until_updates_sent(multiple_gearman_jobs, poll_timeout=poll_timeout)
+
+    def send_job_status(self, current_job, numerator, denominator, poll_timeout=None):
+        self.calls["send_job_status"] += 1
+        return super().send_job_status(current_job, numerator, denominator, poll_timeout=poll_timeout)
+
+    def send_job_complete(self, current_job, data, poll_timeout=None):
+        self.calls["send_job_complete"] += 1
+        return super().send_job_complete(current_job, data, poll_timeout=poll_timeout)
+
+    def send_job_failure(self, current_job, poll_timeout=None):
+        self.calls["send_job_failure"] += 1
+        return super().send_job_failure(current_job, poll_timeout=poll_timeout)
+
+    def send_job_exception(self, current_job, data, poll_timeout=None):
+        self.calls["send_job_exception"] += 1
+        return super().send_job_exception(current_job, data, poll_timeout=poll_timeout)
+
+    def send_job_data(self, current_job, data, poll_timeout=None):
+        self.calls["send_job_data"] += 1
+        return super().send_job_data(current_job, data, poll_timeout=poll_timeout)
+
+    def send_job_warning(self, current_job, data, poll_timeout=None):
+        self.calls["send_job_warning"] += 1
+        return super().send_job_warning(current_job, data, poll_timeout=poll_timeout)
+
+    def create_job(self, command_handler, job_handle, task, unique, data):
+        self.calls["create_job"] += 1
+        return super().create_job(command_handler, job_handle, task, unique, data)
+
+    def on_job_execute(self, current_job):
+        self.calls["on_job_execute"] += 1
+        return super().on_job_execute(current_job)
+
+    def on_job_exception(self, current_job, exc_info):
+        self.calls["on_job_exception"] += 1
+        return super().on_job_exception(current_job, exc_info)
+
+    def on_job_complete(self, current_job, job_result):
+        self.calls["on_job_complete"] += 1
+        return super().on_job_complete(current_job, job_result)
+
+    def has_job_lock(self):
+        self.calls["has_job_lock"] += 1
+        return super().has_job_lock()
+
+
+def test_worker_that_overrides_everything_with_python_gearmans_signatures_works(gearmand, client):
+    worker = OldWorker([gearmand.address])
+    worker.set_client_id("old")
+
+    @worker.task("all")
+    def everything(worker, job):
+        job.send_status(1, 2)
+        job.send_data(b"part")
+        job.send_warning(b"careful")
+        worker.wait_until_updates_sent([job], 5)
+        assert worker.has_job_lock()
+        return len(worker.establish_worker_connections()) * b"x"
+
+    @worker.task("generator")
+    def generator(worker, job):
+        yield b"part"
+
+    @worker.task("raise")
+    def fail(worker, job):
+        raise LookupError("no such thing")
+
+    for method, arguments in (("complete", (b"r",)), ("failure", ()), ("exception", (b"e",))):
+        worker.register_task(method, functools.partial(_send, method, arguments))
+    worker.register_task("unwanted", everything)
+    worker.unregister_task("unwanted")
+    with running(worker):
+        states = {
+            task: client.submit_job(task, b"", poll_timeout=20).state
+            for task in ("all", "generator", "raise", "complete", "failure", "exception")
+        }
+    assert states == {
+        "all": "COMPLETE",
+        "generator": "COMPLETE",
+        "raise": "FAILED",
+        "complete": "COMPLETE",
+        "failure": "FAILED",
+        "exception": "FAILED",
+    }
+    overridden = {name for name in vars(OldWorker) if not name.startswith("_")}
+    assert overridden - set(worker.calls) == set()
+
+
+def _send(method, arguments, worker, job):
+    getattr(worker, f"send_job_{method}")(job, *arguments, poll_timeout=5)
+
+
+class OldAdminClient(Counting, GearmanAdminClient):
+    """Overrides everything, with python-gearman's exact signatures."""
+
+    def establish_admin_connection(self):
+        self.calls["establish_admin_connection"] += 1
+        return super().establish_admin_connection()
+
+    def ping_server(self):
+        self.calls["ping_server"] += 1
+        return super().ping_server()
+
+    def send_maxqueue(self, task, max_size):
+        self.calls["send_maxqueue"] += 1
+        return super().send_maxqueue(task, max_size)
+
+    def wait_until_server_responds(self, expected_type):
+        self.calls["wait_until_server_responds"] += 1
+        return super().wait_until_server_responds(expected_type)
+
+    def get_status(self):
+        self.calls["get_status"] += 1
+        return super().get_status()
+
+    def cancel_job(self, handle):
+        self.calls["cancel_job"] += 1
+        return super().cancel_job(handle)
+
+    def send_shutdown(self, graceful=True):
+        self.calls["send_shutdown"] += 1
+        return super().send_shutdown(graceful)
+
+
+def test_admin_client_that_overrides_everything_with_python_gearmans_signatures_works(gearmand, client):
+    request = client.submit_job("task", b"", background=True, poll_timeout=10)
+    with OldAdminClient([gearmand.address]) as admin:
+        assert admin.ping_server() > 0
+        assert admin.send_maxqueue("task", 10) == "OK"
+        assert admin.cancel_job(request.job.handle) == "OK"
+        with pytest.raises(ServerError, match="signal"):
+            admin.send_shutdown()
+        admin.current_handler.send_text_command("status")
+        assert admin.wait_until_server_responds("status") == admin.get_status()
+        overridden = {name for name in vars(OldAdminClient) if not name.startswith("_")}
+        assert overridden - set(admin.calls) == set()
