@@ -120,6 +120,8 @@ class GearmanJobRequest:
     _future: JobFuture | None = None
     _unique_given: bool = True
     _status_promise: Promise | None = None
+    # Sent, and not yet seen to be accepted by a wait of python-gearman's layer, which raises why if it never was.
+    _unaccepted: JobFuture | None = None
     # Data for others who ask for the status of this job through a request of their own; see `get_job_status`.
     _observers: deque[bytes] | None = None
 
@@ -277,6 +279,7 @@ _PROGRESS = (
     "_raw_warnings",
     "_future",
     "_status_promise",
+    "_unaccepted",
     "_observers",
 )
 

@@ -8,10 +8,11 @@ that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .constants import DEFAULT_GEARMAN_PORT, JOB_PENDING, JOB_UNKNOWN, PRIORITY_NONE
+from .constants import DEFAULT_GEARMAN_PORT, JOB_CREATED, JOB_UNKNOWN, PRIORITY_NONE
 from .errors import (
     ConnectionLost,
     ExceededConnectionAttempts,
@@ -235,13 +236,12 @@ class PythonGearmanClient:
         waited = []
         for request in requests:
             request.timed_out = False
-            waited.append((request, request._future))
+            waited.append((request, request._future or request._unaccepted))
         for request, future in waited:
             if future is not None:
-                accepted = future._watch(lambda request=request: request.state != JOB_PENDING, _remaining(deadline))  # type: ignore[misc]
-                request.timed_out = not accepted
+                request.timed_out = not future._watch(partial(_is_decided, request, future), _remaining(deadline))
         for request, future in waited:
-            if future is not None and future.done():
+            if not request.timed_out:
                 _raise_refusal(request, future)
         return requests
 
@@ -255,11 +255,16 @@ class PythonGearmanClient:
         """Wait until all requests are complete, failed or lost, or the time is up; see `submit_job`."""
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
+        waited = []
         for request in requests:
             request.timed_out = False
-            future = request._future
+            future = request._future or request._unaccepted
             if future is not None:
                 request.timed_out = not future._watch(future.done, _remaining(deadline))
+            waited.append((request, future))
+        for request, future in waited:
+            if not request.timed_out:
+                _raise_refusal(request, future)
         return requests
 
     def send_job_request(self, current_request: GearmanJobRequest) -> GearmanJobRequest:
@@ -274,8 +279,11 @@ class PythonGearmanClient:
             )
         try:
             future = current_request._future or self._prepare(current_request)
+            # What it had of a server that lost it says nothing of this submission.
             current_request.connection_failed = False
+            current_request.job.handle = current_request.job.connection = None
             self._send(future, None)
+            current_request._unaccepted = future
         except BaseException:
             _take_back(current_request)
             raise
@@ -497,6 +505,12 @@ def _is_ready(request: GearmanJobRequest) -> bool:
     return future is not None and future._dispatcher is None
 
 
+def _is_decided(request: GearmanJobRequest, future: JobFuture) -> bool:
+    """Whether a request was accepted, or will not be."""
+    # In its last step it changes its state first, and has its error a moment later.
+    return request.state == JOB_CREATED or future.done()
+
+
 def _take_back(request: GearmanJobRequest) -> None:
     """Let a request that was made ready, and not sent, be as it was."""
     if _is_ready(request):
@@ -518,9 +532,10 @@ def _remaining(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - monotonic())
 
 
-def _raise_refusal(request: GearmanJobRequest, future: JobFuture) -> None:
-    """Raise what keeps a request from having been accepted; how an accepted job ended is in its state."""
-    error = future._exception
+def _raise_refusal(request: GearmanJobRequest, future: JobFuture | None) -> None:
+    """Raise, once, what kept a request from being accepted; how an accepted job ended is in its state."""
+    request._unaccepted = None
+    error = None if future is None or not future.done() else future._exception
     if error is None or isinstance(error, JobFailed):
         return
     if isinstance(error, ConnectionLost):

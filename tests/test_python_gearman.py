@@ -9,11 +9,21 @@ import threading
 import pytest
 
 from gearman_pool import GearmanAdminClient, GearmanClient, GearmanWorker
-from gearman_pool.errors import ClientSaturated, EncodeError, InvalidClientState, ServerError
+from gearman_pool.errors import (
+    ClientSaturated,
+    EncodeError,
+    ExceededConnectionAttempts,
+    InvalidClientState,
+    QueueFull,
+    ServerError,
+    ServerUnavailable,
+)
 from gearman_pool.future import JobFuture
 from gearman_pool.job import GearmanJob, GearmanJobRequest
 
+from .conformance.silent import SilentServer
 from .support.running import running
+from .support.waiting import wait_until
 
 
 @pytest.fixture
@@ -422,3 +432,79 @@ def test_admin_client_that_overrides_everything_with_python_gearmans_signatures_
         assert admin.wait_until_server_responds("status") == admin.get_status()
         overridden = {name for name in vars(OldAdminClient) if not name.startswith("_")}
         assert overridden - set(admin.calls) == set()
+
+
+# ---- requests that are submitted again -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lost(gearmand):
+    """A request that was accepted, and lost with its server, which is dead; and the client that lost it."""
+    with GearmanClient([gearmand.address], submit_timeout=0.3) as client:
+        request = request_for("task", max_attempts=2)
+        client.submit_multiple_requests([request], wait_until_complete=False, poll_timeout=10)
+        assert request.state == "CREATED"
+        gearmand.kill()
+        client.wait_until_jobs_completed([request], poll_timeout=10)
+        assert (request.state, request.connection_failed) == ("UNKNOWN", True)
+        yield client, request
+        client.close(0)
+
+
+@pytest.mark.parametrize("resubmit", ["submit_multiple_requests", "wait_until_jobs_accepted"])
+def test_lost_request_that_no_server_takes_again_raises_as_a_fresh_one_does(lost, resubmit):
+    client, request = lost
+    with pytest.raises(ServerUnavailable):
+        getattr(client, resubmit)([request], poll_timeout=10)
+    assert (request.state, request.connection_failed) == ("UNKNOWN", False)
+    assert (request.job.handle, request.job.connection) == (None, None)
+
+
+def test_lost_request_that_the_server_refuses_raises_as_a_fresh_one_does(gearmand, lost):
+    client, request = lost
+    gearmand.start()
+    with GearmanAdminClient([gearmand.address]) as admin:
+        admin.create_function("task")
+        admin.send_maxqueue("task", 1)
+    client.wait_until_jobs_accepted([request_for("task", background=True)], poll_timeout=10)
+    request.job.unique = "another"
+    with pytest.raises(QueueFull):
+        client.submit_multiple_requests([request], poll_timeout=10)
+
+
+def test_lost_request_that_is_never_accepted_again_raises_as_a_fresh_one_does(gearmand, lost):
+    client, request = lost
+    with SilentServer() as silent:
+        client.remove_server(gearmand.address)
+        client.add_server(silent.address)
+        cut = threading.Thread(target=_cut_submissions, args=(silent, 2))
+        cut.start()
+        try:
+            with pytest.raises(ExceededConnectionAttempts, match="2 times"):
+                client.submit_multiple_requests([request], poll_timeout=20)
+        finally:
+            cut.join()
+            client.close(0)
+
+
+def _cut_submissions(silent, times):
+    """Close the connections of a server that has been sent a job, so many times."""
+    for count in range(1, times + 1):
+        wait_until(lambda count=count: len(silent.received) >= count, 20, message="a job")
+        for connection in list(silent.connections):
+            connection.close()
+
+
+def test_refusal_that_comes_after_the_wait_for_acceptance_is_raised_by_the_wait_for_the_result(gearmand):
+    gearmand.kill()
+    with GearmanClient([gearmand.address], submit_timeout=0.5) as client:
+        [request] = client.submit_multiple_requests([request_for("task")], False, poll_timeout=0.01)
+        assert (request.state, request.timed_out) == ("PENDING", True)
+        with pytest.raises(ServerUnavailable):
+            client.wait_until_jobs_completed([request], poll_timeout=10)
+        # It is not under way any more, and there is nothing to wait for.
+        assert client.wait_until_jobs_completed([request], poll_timeout=10) == [request]
+        [request] = client.submit_multiple_requests([request], False, poll_timeout=0.01)
+        wait_until(lambda: request.state == "UNKNOWN", message="it is refused while nobody waits")
+        with pytest.raises(ServerUnavailable):
+            client.wait_until_jobs_completed([request], poll_timeout=10)
