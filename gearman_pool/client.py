@@ -340,7 +340,8 @@ class GearmanClient(PythonGearmanClient):
         job = request.gearman_job
         payload = future._payload
         assert payload is not None
-        unique = future._key or job.unique.encode("utf-8", "surrogateescape")
+        key = future._key
+        unique = key if type(key) is bytes else job.unique.encode("utf-8", "surrogateescape")
         if request.max_connection_attempts == 1:
             future._payload = None
         try:

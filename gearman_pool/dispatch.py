@@ -189,10 +189,10 @@ class Dispatcher:
     def _outbound(self) -> int:
         return sum(connection.outbound_bytes() for connection in self.pool.connections)
 
-    def ask(self, server: Server | None, packet: Packet, reply: int, query: Query, timeout: float) -> None:
-        """Send a request that is no job, to one server or to any."""
+    def ask(self, key: bytes | Server | None, packet: Packet, reply: int, query: Query, timeout: float) -> None:
+        """Send a request that is no job, to one server, or to that which gets the jobs with this key."""
         self.start()
-        self.pool.submit((packet, reply, query), server, timeout)
+        self.pool.submit((packet, reply, query), key, timeout)
 
     def stats(self) -> ClientStats:
         """Return a snapshot of counters and gauges."""

@@ -29,6 +29,7 @@ from .transport.io_thread import release_all
 if TYPE_CHECKING:
     from .callbacks import Mailbox
     from .transport.connection import Connection
+    from .transport.pool import Server
 
 __all__ = ["JobFuture"]
 
@@ -131,7 +132,8 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._dispatcher: object = None
         self._task = task
         self._payload: bytes | None = payload
-        self._key = key
+        #: By what its server is chosen: the user's unique, or the server itself.
+        self._key: bytes | Server | None = key
         self._unique_given = unique_given
         #: Whether an accepted job may be sent again, which python-gearman's layer never does.
         self._recover = recover

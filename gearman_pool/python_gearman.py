@@ -24,6 +24,10 @@ from .errors import (
 )
 from .job import GearmanJob, GearmanJobRequest
 from .options import ServerAddress, parse_server
+from .promise import Promise
+from .protocol.commands import Command
+from .protocol.packets import pack
+from .transport.pool import Query
 
 if TYPE_CHECKING:
     import logging
@@ -31,8 +35,13 @@ if TYPE_CHECKING:
     from .dispatch import Dispatcher
     from .future import JobFuture
     from .options import ClientOptions
+    from .transport.connection import Connection
+    from .transport.pool import Server
 
 __all__ = ["GearmanConnection", "PythonGearmanClient"]
+
+
+_ECHO = b"gearman_pool: which server"
 
 
 class GearmanConnection:
@@ -282,6 +291,8 @@ class PythonGearmanClient:
             # What it had of a server that lost it says nothing of this submission.
             current_request.connection_failed = False
             current_request.job.handle = current_request.job.connection = None
+            if self._chooses:
+                future._key = self._chosen(current_request)
             self._send(future, None)
             current_request._unaccepted = future
         except BaseException:
@@ -307,22 +318,42 @@ class PythonGearmanClient:
             for request in requests:
                 _take_back(request)
 
+    @property
+    def _chooses(self) -> bool:
+        return type(self).establish_request_connection is not PythonGearmanClient.establish_request_connection
+
+    def _chosen(self, request: GearmanJobRequest) -> Server:
+        connection: object = self.establish_request_connection(request)
+        if not isinstance(connection, GearmanConnection):
+            kind = type(connection).__name__
+            raise TypeError(f"establish_request_connection returned {kind}; it must return one of connection_list")
+        server: Server = self._server(str(connection.address))
+        return server
+
     def _prepare(self, request: GearmanJobRequest) -> JobFuture:
         """Make a request ready to be sent: all that can be refused is refused here."""
         return self._future_of(request, request._unique_given, False)
 
     def establish_request_connection(self, current_request: GearmanJobRequest) -> GearmanConnection:
-        """Return the server that the policy would give this request now.
+        """Return the server that the policy gives this request, once it has answered; override it to choose another.
+
+        An override is called once for each submission, and the request then waits for that server and no other, also
+        where it is sent again. It must return one of ``connection_list``. Without an override no call of this interface
+        needs it: the pool chooses.
 
         Raises:
-            ServerUnavailable: none is up.
+            ServerUnavailable: none answered within ``submit_timeout``.
         """
         unique = current_request.job.unique
-        key = unique.encode() if isinstance(unique, str) else unique
-        connection = self._dispatcher.pool.choose(key)
-        if connection is None:
-            raise self._dispatcher.pool.unavailable()
-        return self._connection(connection.server.address)
+        key = unique.encode("utf-8", "surrogateescape") if isinstance(unique, str) else unique
+        query = _WhichServer()
+        timeout = self.options.submit_timeout
+        self._dispatcher.ask(key, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
+        try:
+            address = query.promise.wait(timeout)
+        except (ConnectionLost, TimeoutError) as error:
+            raise self._dispatcher.pool.unavailable("no server answered") from error
+        return self._connection(address)
 
     def _request_of(self, job: dict[str, Any], background: bool, max_retries: int) -> GearmanJobRequest:
         unknown = set(job) - {"task", "data", "unique", "priority"}
@@ -487,6 +518,19 @@ class PythonGearmanClient:
     def shutdown(self) -> None:
         """Close the client; `close` is the newer name."""
         self.close()
+
+
+class _WhichServer(Query):
+    """A question that any server may answer; what counts is which one did."""
+
+    def __init__(self) -> None:
+        self.promise = Promise()
+
+    def answered(self, connection: Connection, value: Any) -> None:
+        self.promise.set(connection.server.address)
+
+    def lost(self, error: GearmanError) -> None:
+        self.promise.fail(error)
 
 
 def _requests(job_requests: Iterable[GearmanJobRequest]) -> list[GearmanJobRequest]:

@@ -20,6 +20,8 @@ from gearman_pool.errors import (
 )
 from gearman_pool.future import JobFuture
 from gearman_pool.job import GearmanJob, GearmanJobRequest
+from gearman_pool.python_gearman import GearmanConnection
+from gearman_pool.testing import EagerClient
 
 from .conformance.silent import SilentServer
 from .support.running import running
@@ -31,6 +33,13 @@ def client(gearmand):
     with GearmanClient([gearmand.address]) as client:
         yield client
         client.close(0)
+
+
+def status_request(client, handle):
+    """A request made by hand, as job_types.rst makes it, for a job of the first server."""
+    request = GearmanJobRequest(GearmanJob(client.connection_list[0], handle, None, None, None))
+    request.state = "CREATED"
+    return request
 
 
 def request_for(task, data=b"", **options):
@@ -508,3 +517,90 @@ def test_refusal_that_comes_after_the_wait_for_acceptance_is_raised_by_the_wait_
         wait_until(lambda: request.state == "UNKNOWN", message="it is refused while nobody waits")
         with pytest.raises(ServerUnavailable):
             client.wait_until_jobs_completed([request], poll_timeout=10)
+
+
+# ---- choosing and connecting -----------------------------------------------------------------------------------------
+
+
+def test_establish_request_connection_connects_an_unused_client(gearmand):
+    with GearmanClient([gearmand.address]) as client:
+        assert client.establish_request_connection(request_for("task")).get_address() == gearmand.endpoint
+
+
+def test_establish_request_connection_waits_for_a_server_within_submit_timeout(gearmand):
+    gearmand.kill()
+    with GearmanClient([gearmand.address], submit_timeout=0.3) as client:
+        with pytest.raises(ServerUnavailable, match=gearmand.address):
+            client.establish_request_connection(request_for("task"))
+    with GearmanClient([gearmand.address], submit_timeout=20, reconnect_backoff=(0.05, 0.1)) as client:
+        with pytest.raises(ServerUnavailable):
+            client.get_job_status(status_request(client, "H:nobody:1"), poll_timeout=0.05)
+        starter = threading.Thread(target=gearmand.start)
+        starter.start()
+        assert client.establish_request_connection(request_for("task")) == client.connection_list[0]
+        starter.join()
+
+
+def test_establish_request_connection_says_where_the_policy_sends_a_job(gearmands):
+    servers = [gearmands() for _ in range(3)]
+    with GearmanClient([server.address for server in servers], policy="unique") as client:
+        for number in range(6):
+            request = request_for(f"task-{number}", background=True)
+            chosen = client.establish_request_connection(request)
+            client.submit_multiple_requests([request], poll_timeout=10)
+            assert request.job.connection == chosen
+
+
+class Pinning(GearmanClient):
+    """Sends each job to the server that its task names."""
+
+    def establish_request_connection(self, current_request):
+        super().establish_request_connection(current_request)
+        return self.connection_list[int(current_request.job.task[-1])]
+
+
+def test_overridden_establish_request_connection_chooses_the_server(gearmands):
+    servers = [gearmands() for _ in range(2)]
+    with Pinning([server.address for server in servers], policy="unique") as client:
+        jobs = [{"task": f"to-{number % 2}", "data": b"", "unique": f"u{number}"} for number in range(8)]
+        requests = client.submit_multiple_jobs(jobs, background=True, poll_timeout=10)
+        assert [r.job.connection.get_address() for r in requests] == [s.endpoint for s in servers] * 4
+        assert [server.status() for server in servers] == [{f"to-{n}": (4, 0, 0)} for n in range(2)]
+        with servers[1].connect() as peer:
+            assert sorted(peer.text("show unique jobs").split()) == ["u1", "u3", "u5", "u7"]
+
+
+def test_job_that_was_given_to_a_dead_server_goes_to_no_other(gearmands):
+    up, down = gearmands(), gearmands()
+    with Pinning([up.address, down.address], submit_timeout=0.3) as client:
+        client.submit_job("to-1", b"", background=True, poll_timeout=10)
+        down.kill()
+        with pytest.raises(ServerUnavailable):
+            client.submit_job("to-1", b"", background=True, poll_timeout=10)
+        client.submit_job("to-0", b"", background=True, poll_timeout=10)
+        assert set(up.status()) == {"to-0"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [(None, TypeError), (GearmanConnection("elsewhere"), ValueError)], ids=["none", "elsewhere"]
+)
+def test_server_that_is_none_of_the_clients_is_refused_and_the_request_is_as_it_was(gearmand, client, answer, error):
+    class Astray(GearmanClient):
+        def establish_request_connection(self, current_request):
+            return answer
+
+    request = request_for("task")
+    with Astray([gearmand.address]) as astray, pytest.raises(error, match="establish_request_connection|elsewhere"):
+        astray.submit_multiple_requests([request], poll_timeout=10)
+    client.submit_multiple_requests([request], wait_until_complete=False, poll_timeout=10)
+    assert request.state == "CREATED"
+
+
+def test_eager_client_has_python_gearmans_interface_too():
+    client = EagerClient()
+    client.register_task("double", lambda job: job.data * 2)
+    request = request_for("double", b"x")
+    assert client.establish_request_connection(request) == client.connection_list[0]
+    assert client.submit_multiple_requests([request])[0].result == b"xx"
+    assert not client.get_job_status(request).status["known"]
+    client.close()
