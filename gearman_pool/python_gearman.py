@@ -19,7 +19,6 @@ from .errors import (
     GearmanError,
     InvalidClientState,
     JobFailed,
-    JobTimeout,
     ServerUnavailable,
 )
 from .job import GearmanJob, GearmanJobRequest
@@ -383,12 +382,14 @@ class PythonGearmanClient:
         Args:
             current_request: An accepted request.
             poll_timeout: How long to wait for the answer, in seconds; ``submit_timeout`` if None. When it is over the
-                request comes back with ``timed_out``.
+                request comes back with ``timed_out``, if there is a connection to the server.
             timeout: The older name of ``poll_timeout``.
 
         Raises:
             InvalidClientState: it has no handle: no server has accepted it.
-            ServerUnavailable: the server could not be reached.
+            ServerUnavailable: there was no connection to the server in all that time.
+            ConnectionLost: the connection was lost before the answer came. Ask again.
+            GearmanError: the server refused the question.
         """
         return self.get_job_statuses([current_request], poll_timeout=_merged(poll_timeout, timeout))[0]
 
@@ -426,21 +427,41 @@ class PythonGearmanClient:
         """Wait for the answers to questions that are on their way; see `get_job_status`."""
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
+        failure: GearmanError | None = None
         for request in requests:
             promise = request._status_promise
             if promise is None:
                 continue
             remaining = _remaining(deadline)
+            request.timed_out = False
             try:
                 promise.wait(self.options.submit_timeout if remaining is None else remaining)
-                request.timed_out = False
-            except JobTimeout:
-                raise
-            except TimeoutError:
-                request.timed_out = True
-            else:
-                request._status_promise = None
+            except TimeoutError as error:
+                if not promise.done and self._is_connected(request.job.connection.address):
+                    request.timed_out = True
+                    continue
+                failure = failure or self._unreachable(request, error)
+            except ServerUnavailable as error:
+                failure = failure or self._unreachable(request, error)
+            except GearmanError as error:
+                failure = failure or error
+            request._status_promise = None
+        if failure is not None:
+            raise failure
         return requests
+
+    def _unreachable(self, request: GearmanJobRequest, error: Exception) -> ServerUnavailable:
+        """Return one error for both: the pool's time limit for the question ends as that for the answer does."""
+        address = str(request.job.connection.address)
+        why = self._dispatcher.pool.unavailable().servers.get(address, str(error))
+        unavailable = ServerUnavailable(
+            f"{address} could not be reached in time: {why}", servers={address: why}, server=address
+        )
+        unavailable.__cause__ = error
+        return unavailable
+
+    def _is_connected(self, address: ServerAddress) -> bool:
+        return any(server.up for server in self._dispatcher.pool.servers if server.address == address)
 
     # ---- connections -----------------------------------------------------------------------------------------------
 

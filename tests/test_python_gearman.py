@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import threading
 
@@ -11,6 +12,7 @@ import pytest
 from gearman_pool import GearmanAdminClient, GearmanClient, GearmanWorker
 from gearman_pool.errors import (
     ClientSaturated,
+    ConnectionLost,
     EncodeError,
     ExceededConnectionAttempts,
     InvalidClientState,
@@ -604,3 +606,66 @@ def test_eager_client_has_python_gearmans_interface_too():
     assert client.submit_multiple_requests([request])[0].result == b"xx"
     assert not client.get_job_status(request).status["known"]
     client.close()
+
+
+# ---- questions that a server does not answer -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [{"poll_timeout": 0.1}, {}], ids=["poll_timeout", "submit_timeout"])
+def test_status_of_a_job_whose_server_is_down_raises_server_unavailable(gearmands, limit):
+    up, down = gearmands(), gearmands()
+    down.kill()
+    with GearmanClient([down.address, up.address], submit_timeout=0.1) as client:
+        background = client.submit_job("task", b"", background=True, poll_timeout=10)
+        # Often, because both time limits end in the same moment: it is no matter of which one is seen first.
+        for _ in range(10):
+            request = status_request(client, "H:nobody:1")
+            with pytest.raises(ServerUnavailable, match=f"{down.address} could not be reached in time") as raised:
+                client.get_job_status(request, **limit)
+            assert set(raised.value.servers) == {down.address}
+            assert not request.timed_out
+            # The answer is not expected any more.
+            assert client.wait_until_job_statuses_received([request]) == [request]
+        # The others are waited for all the same.
+        with pytest.raises(ServerUnavailable):
+            client.get_job_statuses([request, background], poll_timeout=0.2)
+        assert background.status["known"]
+
+
+def test_status_of_a_job_whose_server_does_not_answer_times_out_and_can_be_waited_for(gearmand, client):
+    request = client.submit_job("task", b"", background=True, poll_timeout=10)
+    with gearmand_paused(gearmand):
+        for _ in range(5):
+            assert client.get_job_status(request, poll_timeout=0.05).timed_out
+        assert request.status == {}
+    assert not client.wait_until_job_statuses_received([request], poll_timeout=10)[0].timed_out
+    assert request.status["known"]
+
+
+def test_connection_that_is_lost_before_the_status_came_raises_connection_lost(gearmand, client):
+    request = client.submit_job("task", b"", background=True, poll_timeout=10)
+    gearmand.pause()
+    assert client.get_job_status(request, poll_timeout=0.05).timed_out
+    gearmand.kill()
+    with pytest.raises(ConnectionLost):
+        client.wait_until_job_statuses_received([request], poll_timeout=10)
+    assert client.wait_until_job_statuses_received([request], poll_timeout=10) == [request]
+    with pytest.raises(ServerUnavailable):
+        client.get_job_status(request, poll_timeout=0.05)
+
+
+@contextlib.contextmanager
+def gearmand_paused(server):
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
+
+
+def test_establish_connection_names_the_server_that_does_not_answer(gearmand):
+    with GearmanClient([gearmand.address], submit_timeout=0.2) as client:
+        [connection] = client.connection_list
+        assert client.establish_connection(connection) is connection
+        with gearmand_paused(gearmand), pytest.raises(ServerUnavailable, match=f"{gearmand.address} does not answer"):
+            client.establish_connection(connection)
