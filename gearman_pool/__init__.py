@@ -72,6 +72,8 @@ gearman_root_logger = getLogger("gearman_pool")
 _MODULES: dict[str, str] = {
     "admin_client": "GearmanAdminClient",
     "client": "GearmanClient",
+    "connection": "",
+    "connection_manager": "",
     "constants": "JOB_COMPLETE JOB_CREATED JOB_FAILED JOB_PENDING JOB_UNKNOWN PRIORITY_HIGH PRIORITY_LOW PRIORITY_NONE",
     "encoders": "BytesEncoder DataEncoder JSONEncoder NoopEncoder",
     "errors": "GearmanError",
@@ -79,6 +81,8 @@ _MODULES: dict[str, str] = {
     "future": "JobFuture",
     "job": "GearmanJob GearmanJobRequest JobReference JobStatus JobUpdate",
     "options": "ClientOptions ServerAddress",
+    "protocol": "",
+    "util": "",
     "worker": "GearmanWorker GearmanWorkerJob",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import threading
 import warnings
@@ -15,8 +16,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import Self
 
+from .connection import GearmanConnection
+from .connection_manager import GearmanConnectionManager
 from .errors import (
     ClientClosed,
+    ConnectionError,  # noqa: A004 - python-gearman's name
     ConnectionLost,
     ForkedProcess,
     GearmanError,
@@ -26,11 +30,22 @@ from .errors import (
     ServerUnavailable,
 )
 from .events import ConnectionFailed, Counters, Event
-from .options import ClientOptions, ServerAddress, parse_servers
+from .options import ClientOptions, ServerAddress, parse_server, parse_servers
 from .promise import Promise
 from .protocol.admin import AdminSession
 from .protocol.commands import Command
 from .protocol.packets import Packet, pack
+from .protocol.python_gearman import (
+    GEARMAN_SERVER_COMMAND_CANCEL_JOB,
+    GEARMAN_SERVER_COMMAND_GETPID,
+    GEARMAN_SERVER_COMMAND_MAXQUEUE,
+    GEARMAN_SERVER_COMMAND_SHOW_JOBS,
+    GEARMAN_SERVER_COMMAND_SHOW_UNIQUE_JOBS,
+    GEARMAN_SERVER_COMMAND_SHUTDOWN,
+    GEARMAN_SERVER_COMMAND_STATUS,
+    GEARMAN_SERVER_COMMAND_VERSION,
+    GEARMAN_SERVER_COMMAND_WORKERS,
+)
 from .protocol.session import ERROR, REPLY, Entry
 from .protocol.session import Event as SessionEvent
 from .protocol.text import (
@@ -43,11 +58,11 @@ from .protocol.text import (
     pack_text_command,
     split_text_command,
 )
-from .python_gearman import GearmanConnection
 from .transport import lifecycle
 from .transport.connection import Connection, LostEntries, set_main_thread
 from .transport.io_thread import IOThread
-from .transport.pool import Pool, Query
+from .transport.pool import Pool, Query, Server
+from .util import unlist
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -57,14 +72,35 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_ADMIN_CLIENT_TIMEOUT",
     "ECHO_STRING",
+    "GEARMAN_COMMAND_ECHO_REQ",
+    "GEARMAN_SERVER_COMMAND_CANCEL_JOB",
+    "GEARMAN_SERVER_COMMAND_GETPID",
+    "GEARMAN_SERVER_COMMAND_MAXQUEUE",
+    "GEARMAN_SERVER_COMMAND_SHOW_JOBS",
+    "GEARMAN_SERVER_COMMAND_SHOW_UNIQUE_JOBS",
+    "GEARMAN_SERVER_COMMAND_SHUTDOWN",
+    "GEARMAN_SERVER_COMMAND_STATUS",
+    "GEARMAN_SERVER_COMMAND_VERSION",
+    "GEARMAN_SERVER_COMMAND_WORKERS",
     "AdminCommandHandler",
+    "ConnectionError",
     "GearmanAdminClient",
+    "GearmanConnectionManager",
+    "InvalidAdminClientState",
     "JobRow",
     "PriorityStatusRow",
+    "ServerUnavailable",
     "StatusRow",
     "UniqueJobRow",
     "WorkerRow",
+    "gearman_logger",
+    "unlist",
 ]
+
+GEARMAN_COMMAND_ECHO_REQ = int(Command.ECHO_REQ)
+
+#: python-gearman's name for what an admin client logs to; ``self.log`` is the same.
+gearman_logger = logging.getLogger("gearman_pool.admin_client")
 
 #: What `GearmanAdminClient.ping_server` sends.
 ECHO_STRING = "ping? pong!"
@@ -86,7 +122,7 @@ _CLOSED = "the admin client is closed; make a new one"
 _FENCE = b"gearman_pool fence"
 
 
-class GearmanAdminClient:
+class GearmanAdminClient(GearmanConnectionManager):
     """A client for the administrative commands of one Gearman server.
 
     Creating one does no I/O: its background thread and its connection start with the first use. All methods may be
@@ -126,6 +162,7 @@ class GearmanAdminClient:
         **options: Unpack[ClientOptionsDict],
     ) -> None:
         self._closed = True  # until all is in place, for __del__
+        self.log = gearman_logger
         addresses, dsn_options = parse_servers(host_list)
         if len(addresses) != 1:
             raise ValueError(
@@ -310,7 +347,45 @@ class GearmanAdminClient:
     @property
     def connection_list(self) -> list[GearmanConnection]:
         """The one server."""
-        return [GearmanConnection(self._address)]
+        return [self.current_connection]
+
+    @property
+    def current_connection(self) -> GearmanConnection:
+        """The one server."""
+        return GearmanConnection.of(self, self._address)
+
+    def add_connection(self, hostport_tuple: Any) -> GearmanConnection:
+        """Return the one server, if it is the one that is given; an admin client talks with no other.
+
+        Raises:
+            ValueError, TypeError: it is another, or none. Make another admin client for it.
+
+        Example::
+
+            admin.add_connection(admin.current_connection.get_address())
+        """
+        address = parse_server(hostport_tuple)
+        if address != self._address:
+            raise ValueError(f"this admin client talks with {self._address} alone; make another one for {address}")
+        return self.current_connection
+
+    def establish_connection(self, current_connection: GearmanConnection) -> GearmanConnection:
+        """Connect to the one server, unless there is a connection, and return it; see `establish_admin_connection`.
+
+        Raises:
+            ValueError: it is another server.
+
+        Example::
+
+            admin.establish_connection(admin.current_connection)
+        """
+        if current_connection != self.current_connection:
+            raise ValueError(f"{current_connection} is not the server of this admin client, {self._address}")
+        self.establish_admin_connection()
+        return current_connection
+
+    def _pool_servers(self) -> tuple[Server, ...]:
+        return self._engine.pool.servers
 
     @property
     def current_handler(self) -> AdminCommandHandler:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,13 +16,29 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from .constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN, PRIORITY_NONE
+from .connection_manager import GearmanConnectionManager
+from .constants import (
+    JOB_COMPLETE,
+    JOB_CREATED,
+    JOB_FAILED,
+    JOB_PENDING,
+    JOB_UNKNOWN,
+    PRIORITY_HIGH,
+    PRIORITY_LOW,
+    PRIORITY_NONE,
+)
 from .dispatch import Dispatcher
 from .encoders import BytesEncoder, NoopEncoder, encode_payload
-from .errors import GearmanError, InvalidClientState
+from .errors import (
+    ConnectionError,  # noqa: A004 - python-gearman's name
+    ExceededConnectionAttempts,
+    GearmanError,
+    InvalidClientState,
+    ServerUnavailable,
+)
 from .events import ClientStats, ServerInfo
 from .future import JobFuture
-from .job import GearmanJob, GearmanJobRequest, JobReference, JobStatus
+from .job import GearmanJobRequest, JobReference, JobStatus
 from .options import (
     ClientOptions,
     ServerAddress,
@@ -53,9 +70,21 @@ __all__ = [
     "JOB_FAILED",
     "JOB_PENDING",
     "JOB_UNKNOWN",
+    "PRIORITY_HIGH",
+    "PRIORITY_LOW",
+    "PRIORITY_NONE",
     "RANDOM_UNIQUE_BYTES",
+    "ConnectionError",
+    "ExceededConnectionAttempts",
     "GearmanClient",
+    "GearmanConnectionManager",
+    "GearmanJobRequest",
+    "ServerUnavailable",
+    "gearman_logger",
 ]
+
+#: python-gearman's name for what a client logs to; ``self.log`` is the same.
+gearman_logger = logging.getLogger("gearman_pool.client")
 
 #: How many random bytes a generated unique is made of, unless told otherwise.
 RANDOM_UNIQUE_BYTES = 16
@@ -94,11 +123,6 @@ class GearmanClient(PythonGearmanClient):
         thumbnail = future.result(timeout=5)
     """
 
-    #: How payloads become bytes and results become objects, unless the option ``data_encoder`` says otherwise.
-    data_encoder: Any = BytesEncoder
-    job_class: type[GearmanJob] = GearmanJob
-    job_request_class: type[GearmanJobRequest] = GearmanJobRequest
-
     def __init__(
         self,
         host_list: str | bytes | Iterable[Any] | None = None,
@@ -112,7 +136,7 @@ class GearmanClient(PythonGearmanClient):
     def _setup(self, addresses: tuple[ServerAddress, ...], options: ClientOptions, random_unique_bytes: int) -> None:
         if not isinstance(random_unique_bytes, int) or not 8 <= random_unique_bytes <= 31:
             raise ValueError(f"random_unique_bytes is {random_unique_bytes!r}; it must be a whole number from 8 to 31")
-        self.log = logging.getLogger("gearman_pool.client")
+        self.log = gearman_logger
         self.random_unique_bytes = random_unique_bytes
         self.options = options
         if options.data_encoder is not None:
@@ -133,7 +157,11 @@ class GearmanClient(PythonGearmanClient):
         # No reference back to the client: one that nobody refers to any more must go, though its thread still runs.
         connections = self._connections
         return Dispatcher(
-            addresses, self.options, partial(_connection_for, connections), self._decode, self.random_unique_bytes
+            addresses,
+            self.options,
+            partial(_connection_for, connections, weakref.ref(self)),
+            self._decode,
+            self.random_unique_bytes,
         )
 
     @classmethod
@@ -639,11 +667,15 @@ class PingQuery(Query):
         self.promise.fail(error)
 
 
-def _connection_for(connections: dict[ServerAddress, GearmanConnection], address: ServerAddress) -> GearmanConnection:
-    found = connections.get(address)
-    if found is None:
-        found = connections.setdefault(address, GearmanConnection(address))
-    return found
+def _connection_for(
+    connections: dict[ServerAddress, GearmanConnection],
+    owner: Callable[[], GearmanClient | None],
+    address: ServerAddress,
+) -> GearmanConnection:
+    client = owner()
+    if client is not None:
+        return client._connection(address)
+    return connections.get(address) or GearmanConnection(address)
 
 
 def _is_plain(encoder: Any) -> bool:

@@ -9,6 +9,7 @@ thread, which owns every job from the moment its packet is in line.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -240,6 +241,11 @@ class Dispatcher:
         waiter.acquire()
         self._activity.append(waiter)
         return waiter
+
+    def ignore_activity(self, waiter: threading.Lock) -> None:
+        """Nobody waits for this lock any more."""
+        with contextlib.suppress(ValueError):  # the I/O thread has just taken it
+            self._activity.remove(waiter)
 
     # ==== THE CHILD OF A FORK =======================================================================================
 

@@ -12,7 +12,9 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .constants import DEFAULT_GEARMAN_PORT, JOB_CREATED, JOB_UNKNOWN, PRIORITY_NONE
+from .connection import GearmanConnection
+from .connection_manager import GearmanConnectionManager, WhoAnswers
+from .constants import JOB_CREATED, JOB_UNKNOWN, PRIORITY_NONE
 from .errors import (
     ConnectionLost,
     ExceededConnectionAttempts,
@@ -21,12 +23,10 @@ from .errors import (
     JobFailed,
     ServerUnavailable,
 )
-from .job import GearmanJob, GearmanJobRequest
+from .job import GearmanJobRequest
 from .options import ServerAddress, parse_server
-from .promise import Promise
 from .protocol.commands import Command
 from .protocol.packets import pack
-from .transport.pool import Query
 
 if TYPE_CHECKING:
     import logging
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .dispatch import Dispatcher
     from .future import JobFuture
     from .options import ClientOptions
-    from .transport.connection import Connection
     from .transport.pool import Server
 
 __all__ = ["GearmanConnection", "PythonGearmanClient"]
@@ -43,84 +42,12 @@ __all__ = ["GearmanConnection", "PythonGearmanClient"]
 _ECHO = b"gearman_pool: which server"
 
 
-class GearmanConnection:
-    """A server, as python-gearman's users know it: what `GearmanJob.connection` and ``connection_list`` hold.
-
-    It says which server; it has no methods that read or write, because the client's I/O thread alone does that.
-
-    Args:
-        host: The host, or a `ServerAddress` by itself.
-        port: The TCP port.
-        keyfile, certfile, ca_certs: PEM files for TLS; plain TCP if all are None.
-
-    Attributes:
-        address: The `ServerAddress`.
-
-    Raises:
-        ServerUnavailable: no host is given.
-        ValueError, TypeError: host, port or files are not usable.
-
-    Example::
-
-        job = GearmanJob(GearmanConnection("10.0.0.1"), handle, None, None, None)
-        client.get_job_status(GearmanJobRequest(job)).status["running"]
-    """
-
-    __slots__ = ("address",)
-
-    def __init__(
-        self,
-        host: str | ServerAddress | None = None,
-        port: int = DEFAULT_GEARMAN_PORT,
-        keyfile: str | None = None,
-        certfile: str | None = None,
-        ca_certs: str | None = None,
-    ) -> None:
-        if host is None:
-            raise ServerUnavailable("no host is given for this connection")
-        files = {"keyfile": keyfile, "certfile": certfile, "ca_certs": ca_certs}
-        self.address = host if isinstance(host, ServerAddress) else parse_server({"host": host, "port": port, **files})
-
-    @property
-    def gearman_host(self) -> str:
-        """The host, as it was given."""
-        return self.address.host
-
-    @property
-    def gearman_port(self) -> int:
-        """The port."""
-        return self.address.port
-
-    @property
-    def use_ssl(self) -> bool:
-        """Whether it is spoken to through TLS."""
-        return self.address.ssl_context is not None
-
-    def get_address(self) -> tuple[str, int]:
-        """Return (host, port)."""
-        return self.address.host, self.address.port
-
-    def __str__(self) -> str:
-        return str(self.address)
-
-    def __repr__(self) -> str:
-        return f"<GearmanConnection {self.address}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, GearmanConnection) and other.address == self.address
-
-    def __hash__(self) -> int:
-        return hash(self.address)
-
-
-class PythonGearmanClient:
+class PythonGearmanClient(GearmanConnectionManager):
     """python-gearman's methods. `GearmanClient` inherits them and gives them the engine."""
 
     if TYPE_CHECKING:
         log: logging.Logger
         options: ClientOptions
-        job_class: type[GearmanJob]
-        job_request_class: type[GearmanJobRequest]
         _dispatcher: Dispatcher
         _connections: dict[ServerAddress, GearmanConnection]
 
@@ -345,7 +272,7 @@ class PythonGearmanClient:
         """
         unique = current_request.job.unique
         key = unique.encode("utf-8", "surrogateescape") if isinstance(unique, str) else unique
-        query = _WhichServer()
+        query = WhoAnswers()
         timeout = self.options.submit_timeout
         self._dispatcher.ask(key, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
         try:
@@ -460,28 +387,26 @@ class PythonGearmanClient:
         unavailable.__cause__ = error
         return unavailable
 
-    def _is_connected(self, address: ServerAddress) -> bool:
-        return any(server.up for server in self._dispatcher.pool.servers if server.address == address)
-
     # ---- connections -----------------------------------------------------------------------------------------------
 
     @property
     def connection_list(self) -> list[GearmanConnection]:
         """The servers, in the order of the configuration."""
-        return [self._connection(server.address) for server in list(self._dispatcher.pool.wanted.values())]
+        return [self._connection(server.address) for server in self._pool_servers()]
+
+    def _pool_servers(self) -> list[Server]:
+        return list(self._dispatcher.pool.wanted.values())
 
     def _connection(self, address: ServerAddress) -> GearmanConnection:
-        return self._connections.setdefault(address, GearmanConnection(address))
+        found = self._connections.get(address)
+        if found is None:
+            found = self._connections.setdefault(address, GearmanConnection.of(self, address))
+        return found
 
     def add_connection(self, hostport_tuple: Any) -> GearmanConnection:
-        """Take in a server given as (host, port), and return it."""
+        """Take in a server, given as (host, port) or ``"host:port"``, and return it; see `GearmanClient.add_server`."""
         self.add_server(hostport_tuple)
         return self._connection(parse_server(hostport_tuple))
-
-    def add_ssl_connection(self, host: str, port: int, keyfile: str, certfile: str, ca_certs: str) -> GearmanConnection:
-        """Take in a server that is spoken to through TLS, and return it."""
-        server = {"host": host, "port": port, "keyfile": keyfile, "certfile": certfile, "ca_certs": ca_certs}
-        return self.add_connection(server)
 
     def establish_connection(self, current_connection: GearmanConnection) -> GearmanConnection:
         """Wait until a server of this client answers, for ``submit_timeout`` at the most, and return it.
@@ -528,30 +453,20 @@ class PythonGearmanClient:
         while True:
             # Asked for before the callback looks, so that nothing that comes in between is missed.
             waiter = self._dispatcher.expect_activity()
-            if not callback_fxn(activity):
-                return any_activity
-            remaining = _remaining(deadline)
-            if remaining is not None and remaining <= 0:
-                return any_activity
-            activity = waiter.acquire(timeout=-1 if remaining is None else remaining)
+            try:
+                if not callback_fxn(activity):
+                    return any_activity
+                remaining = _remaining(deadline)
+                if remaining is not None and remaining <= 0:
+                    return any_activity
+                activity = waiter.acquire(timeout=-1 if remaining is None else remaining)
+            finally:
+                self._dispatcher.ignore_activity(waiter)
             any_activity = any_activity or activity
 
     def shutdown(self) -> None:
-        """Close the client; `close` is the newer name."""
+        """Close the client; `GearmanClient.close` is the newer name."""
         self.close()
-
-
-class _WhichServer(Query):
-    """A question that any server may answer; what counts is which one did."""
-
-    def __init__(self) -> None:
-        self.promise = Promise()
-
-    def answered(self, connection: Connection, value: Any) -> None:
-        self.promise.set(connection.server.address)
-
-    def lost(self, error: GearmanError) -> None:
-        self.promise.fail(error)
 
 
 def _requests(job_requests: Iterable[GearmanJobRequest]) -> list[GearmanJobRequest]:

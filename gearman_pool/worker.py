@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import queue
+import random
 import signal
 import sys
 import threading
@@ -16,14 +17,29 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from typing_extensions import Self
 
+from .connection import GearmanConnection
+from .connection_manager import GearmanConnectionManager, WhoAnswers
 from .encoders import BytesEncoder
-from .errors import ForkedProcess, GearmanError, InvalidWorkerState
-from .events import TaskFinished, TaskStarted, WorkerStats
+from .errors import (
+    ConnectionError,  # noqa: A004 - python-gearman's name
+    ForkedProcess,
+    GearmanError,
+    InvalidWorkerState,
+    ServerUnavailable,
+)
+from .events import ConnectionClosed, ConnectionFailed, Event, Listener, TaskFinished, TaskStarted, WorkerStats
 from .job import GearmanJob
-from .options import LONGEST_DURATION, ClientOptions, encode_name, encode_task, parse_servers
+from .options import (
+    LONGEST_DURATION,
+    ClientOptions,
+    encode_name,
+    encode_task,
+    parse_server,
+    parse_servers,
+)
 from .promise import Promise
 from .protocol.commands import Command
-from .python_gearman import GearmanConnection
+from .protocol.packets import pack
 from .transport import lifecycle
 from .transport.connection import Connection, set_main_thread
 from .transport.pool import Query
@@ -36,10 +52,21 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .options import ClientOptionsDict
+    from .transport.pool import Server
 
-__all__ = ["POLL_TIMEOUT_IN_SECONDS", "GearmanWorker", "GearmanWorkerJob"]
+__all__ = [
+    "POLL_TIMEOUT_IN_SECONDS",
+    "ConnectionError",
+    "GearmanConnectionManager",
+    "GearmanWorker",
+    "GearmanWorkerJob",
+    "gearman_logger",
+]
 
 log = logging.getLogger("gearman_pool.worker")
+
+#: python-gearman's name for what a worker logs to; ``self.log`` is the same.
+gearman_logger = log
 
 #: How long `GearmanWorker.work` waits for a job before it calls ``after_poll``, unless told otherwise.
 POLL_TIMEOUT_IN_SECONDS = 60.0
@@ -59,7 +86,7 @@ _LAST_WORDS = 1.0
 _Task = TypeVar("_Task", bound=Callable[..., Any])
 
 
-class GearmanWorker:
+class GearmanWorker(GearmanConnectionManager):
     """A worker for Gearman job servers.
 
     Creating one does no I/O. `run` or `work` connects to all servers, asks them for jobs in turn, and runs the tasks; a
@@ -124,6 +151,9 @@ class GearmanWorker:
         self.ready = threading.Event()
         if self.options.data_encoder is not None:
             self.data_encoder = self.options.data_encoder
+        if type(self).handle_error is not GearmanWorker.handle_error:
+            listeners = (*self.options.listeners, _ErrorListener(self))
+            self.options = replace(self.options, listeners=listeners)
         context = self.options.ssl_context
         self._addresses = tuple(a if context is None else a.with_ssl(context) for a in addresses)
         self._client_id = None if client_id is None else _encode_client_id(client_id)
@@ -502,18 +532,122 @@ class GearmanWorker:
     @property
     def connection_list(self) -> list[GearmanConnection]:
         """The servers, in the order of the configuration."""
-        return [GearmanConnection(address) for address in self._addresses]
+        return [GearmanConnection.of(self, address) for address in self._addresses]
+
+    @property
+    def randomized_connections(self) -> list[GearmanConnection]:
+        """The servers in random order. Jobs are taken from all of them in turn."""
+        return random.sample(self.connection_list, len(self._addresses))
+
+    def add_connection(self, hostport_tuple: Any) -> GearmanConnection:
+        """Take jobs from one more server, given as (host, port) or ``"host:port"``, and return it.
+
+        Raises:
+            ValueError, TypeError: it is no server.
+
+        Example::
+
+            worker.add_connection(("10.0.0.3", 4730))
+        """
+        address = parse_server(hostport_tuple)
+        if self.options.ssl_context is not None:
+            address = address.with_ssl(self.options.ssl_context)
+        with self._lock:
+            if address not in self._addresses:
+                self._addresses = (*self._addresses, address)
+            engine = self._engine
+        if engine is not None:
+            engine.pool.add(address)
+        return GearmanConnection.of(self, address)
+
+    def establish_connection(self, current_connection: GearmanConnection) -> GearmanConnection:
+        """Wait until one of the servers answers, for ``connect_timeout`` at the most, and return it.
+
+        A worker connects when it works, so it must be running. No other call needs this one.
+
+        Raises:
+            ServerUnavailable: it does not answer, or the worker does not run.
+            ValueError: it is none of ``connection_list``.
+
+        Example::
+
+            worker.establish_connection(worker.connection_list[0])
+        """
+        address = current_connection.address
+        if address not in self._addresses:
+            raise ValueError(f"{address} is not a server of this worker; add_connection() takes it in")
+        engine = self._engine
+        server = next((server for server in self._pool_servers() if server.address == address), None)
+        if engine is None or server is None:
+            raise ServerUnavailable(f"{address} is not connected, because the worker does not run", server=str(address))
+        query = WhoAnswers()
+        engine.pool.submit((pack(Command.ECHO_REQ, b""), Command.ECHO_RES, query), server, self.options.connect_timeout)
+        try:
+            query.promise.wait(self.options.connect_timeout)
+        except (ConnectionError, TimeoutError) as error:
+            why = engine.pool.unavailable().servers.get(str(address), "it does not answer")
+            raise ServerUnavailable(
+                f"{address} does not answer within connect_timeout: {why}", servers={str(address): why}
+            ) from error
+        return current_connection
 
     def establish_worker_connections(self) -> list[GearmanConnection]:
-        """Return the servers that are connected now; connecting needs no call."""
+        """Return the servers that are connected now; connecting needs no call.
+
+        Example::
+
+            def after_poll(self, any_activity):
+                self.log.info("connected to %s", self.establish_worker_connections())
+                return True
+        """
         engine = self._engine
         available = () if engine is None else engine.pool.available
-        return [GearmanConnection(server.address) for server in available]
+        return [GearmanConnection.of(self, server.address) for server in available]
+
+    def handle_error(self, current_connection: GearmanConnection) -> None:
+        """Override it to be told when a connection was lost or could not be made. The worker reconnects by itself.
+
+        Runs on a callback thread.
+
+        Example::
+
+            def handle_error(self, current_connection):
+                statsd.incr(f"gearman.lost.{current_connection.gearman_host}")
+                super().handle_error(current_connection)
+        """
+
+    @property
+    def command_handler_holding_job_lock(self) -> GearmanConnection | None:
+        """The server whose job is being run, the oldest if there are several; None if there is none."""
+        engine = self._engine
+        for assignment in [] if engine is None else list(engine.held):
+            return GearmanConnection.of(self, assignment.connection.server.address)
+        return None
 
     def has_job_lock(self) -> bool:
-        """Whether a job is being run."""
+        """Whether a job is being run, or held ready.
+
+        Example::
+
+            worker.has_job_lock()  # True in a task
+        """
         engine = self._engine
         return engine is not None and bool(engine.held)
+
+    def check_job_lock(self, command_handler: GearmanConnection) -> bool:
+        """Whether a job of this server is being run, or held ready.
+
+        Example::
+
+            worker.check_job_lock(job.connection)  # True in a task
+        """
+        engine = self._engine
+        held = [] if engine is None else list(engine.held)
+        return any(assignment.connection.server.address == command_handler.address for assignment in held)
+
+    def _pool_servers(self) -> list[Server]:
+        engine = self._engine
+        return [] if engine is None else list(engine.pool.wanted.values())
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
@@ -526,7 +660,8 @@ class GearmanWorker:
         pid = os.getpid()
         self._local.works = True
         self._failure = None
-        engine = self._engine = self._new_engine()
+        with self._lock:  # or a server that is added now would be missed
+            engine = self._engine = self._new_engine()
         try:
             engine.start()
             if not self._abilities:
@@ -667,7 +802,7 @@ class GearmanWorker:
     def _job(self, assignment: Assignment) -> GearmanJob:
         """Return the object for a task. One whose payload cannot be decoded ends here, through the hook for that."""
         arguments = (
-            GearmanConnection(assignment.connection.server.address),
+            GearmanConnection.of(self, assignment.connection.server.address),
             assignment.handle.decode("utf-8", "surrogateescape"),
             assignment.ability.name,
             assignment.unique.decode("utf-8", "surrogateescape"),
@@ -792,6 +927,21 @@ class _Fence(Query):
 
     def lost(self, error: GearmanError) -> None:
         self.promise.set(None)
+
+
+class _ErrorListener(Listener):
+    """Tells a worker's own hook of its connections."""
+
+    def __init__(self, worker: GearmanWorker) -> None:
+        self._worker = worker
+
+    def handle(self, event: Event) -> None:
+        """See `Listener.handle`."""
+        lost = isinstance(event, ConnectionClosed) and event.error is not None
+        if lost or isinstance(event, ConnectionFailed):
+            for connection in self._worker.connection_list:
+                if str(connection.address) == event.server:
+                    self._worker.handle_error(connection)
 
 
 def _names(assignment: Assignment) -> tuple[str, str, str]:

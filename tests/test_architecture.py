@@ -57,6 +57,9 @@ def test_transport_knows_no_tasks_and_no_encoders(path):
 _ABOVE_THE_TRANSPORT = [
     "client.py",
     "python_gearman.py",
+    "connection.py",
+    "connection_manager.py",
+    "util.py",
     "admin_client.py",
     "dispatch.py",
     "announcer.py",

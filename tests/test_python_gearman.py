@@ -531,9 +531,9 @@ def test_establish_request_connection_connects_an_unused_client(gearmand):
 
 def test_establish_request_connection_waits_for_a_server_within_submit_timeout(gearmand):
     gearmand.kill()
-    with GearmanClient([gearmand.address], submit_timeout=0.3) as client:
-        with pytest.raises(ServerUnavailable, match=gearmand.address):
-            client.establish_request_connection(request_for("task"))
+    patient = GearmanClient([gearmand.address], submit_timeout=0.3)
+    with patient as client, pytest.raises(ServerUnavailable, match=gearmand.address):
+        client.establish_request_connection(request_for("task"))
     with GearmanClient([gearmand.address], submit_timeout=20, reconnect_backoff=(0.05, 0.1)) as client:
         with pytest.raises(ServerUnavailable):
             client.get_job_status(status_request(client, "H:nobody:1"), poll_timeout=0.05)
@@ -592,7 +592,7 @@ def test_server_that_is_none_of_the_clients_is_refused_and_the_request_is_as_it_
             return answer
 
     request = request_for("task")
-    with Astray([gearmand.address]) as astray, pytest.raises(error, match="establish_request_connection|elsewhere"):
+    with Astray([gearmand.address]) as astray, pytest.raises(error, match=r"establish_request_connection|elsewhere"):
         astray.submit_multiple_requests([request], poll_timeout=10)
     client.submit_multiple_requests([request], wait_until_complete=False, poll_timeout=10)
     assert request.state == "CREATED"
@@ -669,3 +669,14 @@ def test_establish_connection_names_the_server_that_does_not_answer(gearmand):
         assert client.establish_connection(connection) is connection
         with gearmand_paused(gearmand), pytest.raises(ServerUnavailable, match=f"{gearmand.address} does not answer"):
             client.establish_connection(connection)
+
+
+def test_polling_again_and_again_leaves_nothing_behind(client):
+    def stop(any_activity):
+        return False
+
+    client.establish_connection(client.connection_list[0])
+    for go_on in (stop, lambda any_activity: True):
+        for _ in range(20):
+            client.poll_connections_until_stopped(client.connection_list, go_on, timeout=0.001)
+    assert len(client._dispatcher._activity) == 0
