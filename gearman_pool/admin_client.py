@@ -181,12 +181,22 @@ class GearmanAdminClient(GearmanConnectionManager):
     # ---- the connection --------------------------------------------------------------------------------------------
 
     def establish_admin_connection(self) -> None:
-        """Connect, unless there is a connection. All other methods do so by themselves."""
+        """Connect, unless there is a connection. All other methods do so by themselves.
+
+        Example::
+
+            admin.establish_admin_connection()
+        """
         if not self._engine.pool.available:
             self._echo(ECHO_STRING)
 
     def ping_server(self) -> float:
-        """Return how long an echo takes, to the server and back, in seconds; time to connect is not counted."""
+        """Return how long an echo takes, to the server and back, in seconds; time to connect is not counted.
+
+        Example::
+
+            print(f"{admin.ping_server() * 1000:.1f} ms")
+        """
         self.establish_admin_connection()
         started = monotonic()
         answer = self._echo(ECHO_STRING)
@@ -200,12 +210,21 @@ class GearmanAdminClient(GearmanConnectionManager):
         """End the connection and the thread. Calls that wait in other threads raise `ClientClosed`.
 
         May be called again, and by several threads.
+
+        Example::
+
+            admin.close()
         """
         self._closed = True
         self._engine.close()
 
     def shutdown(self) -> None:
-        """python-gearman's name for `close`; the command for the server is `send_shutdown`."""
+        """python-gearman's name for `close`; the command for the server is `send_shutdown`.
+
+        Example::
+
+            admin.shutdown()
+        """
         self.close()
 
     def __enter__(self) -> Self:
@@ -229,35 +248,76 @@ class GearmanAdminClient(GearmanConnectionManager):
     # ---- looking ---------------------------------------------------------------------------------------------------
 
     def get_status(self) -> tuple[StatusRow, ...]:
-        """Return all functions that the server knows, with their jobs and workers: see `StatusRow`."""
+        """Return all functions that the server knows, with their jobs and workers: see `StatusRow`.
+
+        Example::
+
+            idle = [row["task"] for row in admin.get_status() if not row["queued"]]
+        """
         return cast("tuple[StatusRow, ...]", self._ask("status"))
 
     def get_priority_status(self) -> tuple[PriorityStatusRow, ...]:
-        """Return all functions that the server knows, with their waiting jobs by priority: see `PriorityStatusRow`."""
+        """Return all functions that the server knows, with their waiting jobs by priority: see `PriorityStatusRow`.
+
+        Example::
+
+            urgent = sum(row["high"] for row in admin.get_priority_status())
+        """
         return cast("tuple[PriorityStatusRow, ...]", self._ask("prioritystatus"))
 
     def get_workers(self) -> tuple[WorkerRow, ...]:
-        """Return all connections to the server, this one included, and what they work on: see `WorkerRow`."""
+        """Return all connections to the server, this one included, and what they work on: see `WorkerRow`.
+
+        Example::
+
+            working = [row["client_id"] for row in admin.get_workers() if row["tasks"]]
+        """
         return cast("tuple[WorkerRow, ...]", self._ask("workers"))
 
     def get_jobs(self) -> tuple[JobRow, ...]:
-        """Return all unfinished jobs: see `JobRow`, whose columns python-gearman called by other names."""
+        """Return all unfinished jobs: see `JobRow`, whose columns python-gearman called by other names.
+
+        Example::
+
+            for row in admin.get_jobs():
+                print(row["handle"], row["retries"])
+        """
         return cast("tuple[JobRow, ...]", self._ask("show jobs"))
 
     def get_unique_jobs(self) -> tuple[UniqueJobRow, ...]:
-        """Return the uniques of all unfinished jobs: see `UniqueJobRow`."""
+        """Return the uniques of all unfinished jobs: see `UniqueJobRow`.
+
+        Example::
+
+            "image-7" in {row["unique"] for row in admin.get_unique_jobs()}
+        """
         return cast("tuple[UniqueJobRow, ...]", self._ask("show unique jobs"))
 
     def get_version(self) -> str:
-        """Return the server's version, such as ``"1.1.20"``."""
+        """Return the server's version, such as ``"1.1.20"``.
+
+        Example::
+
+            admin.get_version()  # "1.1.20"
+        """
         return cast("str", self._ask("version"))
 
     def get_verbose(self) -> str:
-        """Return the level of the server's log, such as ``"ERROR"``."""
+        """Return the level of the server's log, such as ``"ERROR"``.
+
+        Example::
+
+            admin.get_verbose()  # "ERROR"
+        """
         return cast("str", self._ask("verbose"))
 
     def get_pid(self) -> str:
-        """Return the number of the server's process, as text (as python-gearman does)."""
+        """Return the number of the server's process, as text (as python-gearman does).
+
+        Example::
+
+            os.kill(int(admin.get_pid()), signal.SIGUSR1)
+        """
         return cast("str", self._ask("getpid"))
 
     # ---- changing --------------------------------------------------------------------------------------------------
@@ -295,6 +355,10 @@ class GearmanAdminClient(GearmanConnectionManager):
         Raises:
             ServerError: the server has no job of this handle (``UNKNOWN_JOB``).
             ValueError, TypeError: it cannot be a handle; nothing was sent.
+
+        Example::
+
+            admin.cancel_job(request.job.handle)
         """
         return cast("str", self._ask("cancel job", handle))
 
@@ -306,6 +370,11 @@ class GearmanAdminClient(GearmanConnectionManager):
 
         Raises:
             ValueError, TypeError: it cannot be a task's name here; nothing was sent.
+
+        Example::
+
+            admin.create_function("resize")
+            admin.send_maxqueue("resize", 1000)
         """
         return cast("str", self._ask("create function", task))
 
@@ -320,6 +389,10 @@ class GearmanAdminClient(GearmanConnectionManager):
         Raises:
             ServerError: there is no such function, or it has workers.
             ValueError, TypeError: it cannot be a task's name here; nothing was sent.
+
+        Example::
+
+            admin.drop_function("no_longer_used")
         """
         return cast("str", self._ask("drop function", task))
 
@@ -331,6 +404,13 @@ class GearmanAdminClient(GearmanConnectionManager):
 
         Raises:
             ServerError: the server has no such command; send its process a signal.
+
+        Example::
+
+            try:
+                admin.send_shutdown()
+            except ServerError:
+                os.kill(int(admin.get_pid()), signal.SIGUSR1)
         """
         try:
             self._ask("shutdown", *(["graceful"] if graceful else []))

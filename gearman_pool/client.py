@@ -172,6 +172,10 @@ class GearmanClient(PythonGearmanClient):
 
         Raises:
             ValueError: ``GEARMAN_SERVERS`` is missing or not usable.
+
+        Example::
+
+            client = GearmanClient.from_env(policy="failover")  # GEARMAN_SERVERS=10.0.0.1:4730,10.0.0.2
         """
         addresses, found = servers_from_env(environ)
         merged: ClientOptionsDict = {**found, **options}  # type: ignore[typeddict-item]
@@ -275,6 +279,11 @@ class GearmanClient(PythonGearmanClient):
         Raises:
             TimeoutError: while iterating: the time was up.
             GearmanError: while iterating: a job failed. The jobs behind it that have not been sent are withdrawn.
+
+        Example::
+
+            for thumbnail in client.map("resize", images, window=100, timeout=60):
+                save(thumbnail)
         """
         if not isinstance(window, int) or window < 1:
             raise ValueError(f"window is {window!r}; it must be a whole number of 1 or more")
@@ -409,6 +418,12 @@ class GearmanClient(PythonGearmanClient):
             ServerUnavailable: the server could not be reached (none of them, for ``unique``).
             ValueError: it is no reference, or its server is not one of this client's; or ``unique`` is ``"-"``, by
                 which the server finds no job.
+
+        Example::
+
+            status = client.status(session["job"])
+            if status.known and status.fraction is not None:
+                print(f"{status.fraction:.0%}")
         """
         if (what is None) == (unique is None):
             raise ValueError("give status() either a future, request or reference, or unique=")
@@ -487,6 +502,10 @@ class GearmanClient(PythonGearmanClient):
 
         Args:
             timeout: How long to wait, in seconds; ``health_check_timeout`` if None.
+
+        Example::
+
+            client.ping(timeout=1)  # {"10.0.0.1:4730": 0.0004, "10.0.0.2:4730": None}
         """
         timeout = self.options.health_check_timeout if timeout is None else timeout
         deadline = monotonic() + timeout
@@ -506,17 +525,35 @@ class GearmanClient(PythonGearmanClient):
         return query.promise
 
     def servers(self) -> tuple[ServerInfo, ...]:
-        """Return how each server stands, without asking it."""
+        """Return how each server stands, without asking it.
+
+        Example::
+
+            down = [server.address for server in client.servers() if server.state == "DOWN"]
+        """
         return self._dispatcher.pool.infos()
 
     def stats(self) -> ClientStats:
-        """Return counters since the start, and what is in flight now."""
+        """Return counters since the start, and what is in flight now.
+
+        Example::
+
+            print(client.stats().in_flight, "in flight,", client.stats().jobs_completed, "complete")
+        """
         return self._dispatcher.stats()
 
     # ---- the pool --------------------------------------------------------------------------------------------------
 
     def add_server(self, server: Any) -> None:
-        """Take in one more server, given as in the constructor. One that is there already changes nothing."""
+        """Take in one more server, given as in the constructor. One that is there already changes nothing.
+
+        Raises:
+            ValueError, TypeError: it is no server.
+
+        Example::
+
+            client.add_server("10.0.0.3:4730")
+        """
         address = parse_server(server)
         if self.options.ssl_context is not None:
             address = address.with_ssl(self.options.ssl_context)
@@ -531,6 +568,10 @@ class GearmanClient(PythonGearmanClient):
 
         Raises:
             ValueError: it is not a server of this client.
+
+        Example::
+
+            client.remove_server("10.0.0.3:4730", drain=True)
         """
         found = self._server(str(parse_server(server)))
         self._dispatcher.pool.remove(found, drain)
@@ -542,6 +583,10 @@ class GearmanClient(PythonGearmanClient):
             timeout: How long to wait for jobs in flight, in seconds.
 
         May be called again, and by several threads.
+
+        Example::
+
+            client.close(timeout=10)
         """
         _check_timeout(timeout, zero=True)
         self._closed = True

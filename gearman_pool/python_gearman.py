@@ -126,7 +126,25 @@ class PythonGearmanClient(GearmanConnectionManager):
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Submit a job for each dict of task, data and, if wanted, unique and priority; see `submit_job`."""
+        """Submit a job for each dict of task, data and, if wanted, unique and priority, and wait for them.
+
+        Args:
+            jobs_to_submit: A list, tuple or set of such dicts.
+            background, wait_until_complete, max_retries, poll_timeout, timeout: As for `submit_job`, for all of them.
+
+        Returns:
+            The requests, in the same order.
+
+        Raises:
+            ValueError, TypeError, EncodeError: one of them cannot be sent. None was.
+
+        And as `submit_job`. Those of the jobs that have been sent by then go on.
+
+        Example::
+
+            jobs = [{"task": "resize", "data": image} for image in images]
+            results = [request.result for request in client.submit_multiple_jobs(jobs, poll_timeout=30)]
+        """
         if not isinstance(jobs_to_submit, (list, tuple, set)):
             raise TypeError(
                 f"jobs_to_submit is a {type(jobs_to_submit).__name__}; it must be a list of dicts of task and data"
@@ -143,11 +161,28 @@ class PythonGearmanClient(GearmanConnectionManager):
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Submit requests and wait for them; see `submit_job`.
+        """Submit requests and wait for them.
 
         A request whose connection had failed is sent anew, with a new budget of attempts: that is your decision, for
         nobody knows whether it has run. One that timed out is still under way and only waited for; one that is complete
         comes back as it is.
+
+        Args:
+            job_requests: A list, tuple or set of requests.
+            wait_until_complete, poll_timeout, timeout: As for `submit_job`, for all of them.
+
+        Returns:
+            The requests, in the same order.
+
+        Raises:
+            ValueError, TypeError, EncodeError: one of them cannot be sent. None was.
+
+        And as `submit_job`. Those of the requests that have been sent by then go on; the others can be submitted again.
+
+        Example::
+
+            lost = [request for request in requests if request.connection_failed]
+            client.submit_multiple_requests(lost, poll_timeout=30)
         """
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
@@ -164,7 +199,21 @@ class PythonGearmanClient(GearmanConnectionManager):
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Submit those that are not under way, and wait until the servers have accepted all; see `submit_job`."""
+        """Submit those that are not under way, and wait until the servers have accepted all.
+
+        Args:
+            job_requests: A list, tuple or set of requests.
+            poll_timeout: How long to wait, in seconds; for ever if None. A request that is not accepted then has
+                ``timed_out``, and is still under way.
+            timeout: The older name of ``poll_timeout``.
+
+        Raises as `submit_multiple_requests`.
+
+        Example::
+
+            client.wait_until_jobs_accepted(requests, poll_timeout=5)
+            handles = [request.job.handle for request in requests]
+        """
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
         self._send_all([request for request in requests if request._future is None and request.state == JOB_UNKNOWN])
@@ -187,7 +236,22 @@ class PythonGearmanClient(GearmanConnectionManager):
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Wait until all requests are complete, failed or lost, or the time is up; see `submit_job`."""
+        """Wait until all requests are complete, failed or lost, or the time is up. Nothing is sent.
+
+        Args:
+            job_requests: A list, tuple or set of requests.
+            poll_timeout: How long to wait, in seconds; for ever if None. A request that is not complete then has
+                ``timed_out``, and goes on.
+            timeout: The older name of ``poll_timeout``.
+
+        Raises:
+            GearmanError: one was refused after the wait for its acceptance had timed out; as `submit_job`.
+
+        Example::
+
+            for request in client.wait_until_jobs_completed(requests, poll_timeout=60):
+                print(request.job.unique, request.state, request.timed_out)
+        """
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
         waited = []
@@ -203,10 +267,20 @@ class PythonGearmanClient(GearmanConnectionManager):
         return requests
 
     def send_job_request(self, current_request: GearmanJobRequest) -> GearmanJobRequest:
-        """Send one request without waiting for anything but room (see `GearmanClient.submit`).
+        """Send one request without waiting for anything but room, for ``submit_timeout`` at the most.
+
+        Override it to do something for each request that is submitted.
 
         Raises:
             InvalidClientState: it is under way, or complete.
+            ValueError, TypeError, EncodeError: it cannot be sent.
+            ClientSaturated: there was no room. The request can be sent again.
+            ClientClosed: the client is closed.
+
+        Example::
+
+            request = GearmanJobRequest(GearmanJob(None, None, "resize", "image-7", image))
+            client.wait_until_jobs_completed([client.send_job_request(request)])
         """
         if current_request.state != JOB_UNKNOWN or not (current_request._future is None or _is_ready(current_request)):
             raise InvalidClientState(
@@ -269,6 +343,12 @@ class PythonGearmanClient(GearmanConnectionManager):
 
         Raises:
             ServerUnavailable: none answered within ``submit_timeout``.
+
+        Example::
+
+            class Pinned(GearmanClient):
+                def establish_request_connection(self, current_request):
+                    return self.connection_list[hash(current_request.job.task) % len(self.connection_list)]
         """
         unique = current_request.job.unique
         key = unique.encode("utf-8", "surrogateescape") if isinstance(unique, str) else unique
@@ -317,6 +397,11 @@ class PythonGearmanClient(GearmanConnectionManager):
             ServerUnavailable: there was no connection to the server in all that time.
             ConnectionLost: the connection was lost before the answer came. Ask again.
             GearmanError: the server refused the question.
+
+        Example::
+
+            status = client.get_job_status(request, poll_timeout=5).status
+            print(status["numerator"], "of", status["denominator"])
         """
         return self.get_job_statuses([current_request], poll_timeout=_merged(poll_timeout, timeout))[0]
 
@@ -327,7 +412,15 @@ class PythonGearmanClient(GearmanConnectionManager):
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Ask for the status of several requests at once; see `get_job_status`."""
+        """Ask for the status of several requests at once; see `get_job_status`.
+
+        If there is an error, it is raised when the others have their answers, or the time is up.
+
+        Example::
+
+            for request in client.get_job_statuses(requests, poll_timeout=5):
+                print(request.job.unique, request.status["running"])
+        """
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
         for request in requests:
@@ -351,7 +444,19 @@ class PythonGearmanClient(GearmanConnectionManager):
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Wait for the answers to questions that are on their way; see `get_job_status`."""
+        """Wait for the answers to questions that are on their way, after `get_job_statuses` has timed out.
+
+        Args:
+            poll_timeout: How long to wait, in seconds; ``submit_timeout`` for each if None.
+            timeout: The older name of ``poll_timeout``.
+
+        Raises as `get_job_status`.
+
+        Example::
+
+            late = [request for request in client.get_job_statuses(requests, poll_timeout=0.1) if request.timed_out]
+            client.wait_until_job_statuses_received(late, poll_timeout=5)
+        """
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
         failure: GearmanError | None = None
@@ -404,7 +509,15 @@ class PythonGearmanClient(GearmanConnectionManager):
         return found
 
     def add_connection(self, hostport_tuple: Any) -> GearmanConnection:
-        """Take in a server, given as (host, port) or ``"host:port"``, and return it; see `GearmanClient.add_server`."""
+        """Take in a server, given as (host, port) or ``"host:port"``, and return it; see `GearmanClient.add_server`.
+
+        Raises:
+            ValueError, TypeError: it is no server.
+
+        Example::
+
+            client.add_connection(("10.0.0.3", 4730))
+        """
         self.add_server(hostport_tuple)
         return self._connection(parse_server(hostport_tuple))
 
@@ -416,6 +529,10 @@ class PythonGearmanClient(GearmanConnectionManager):
         Raises:
             ServerUnavailable: it does not.
             ValueError: it is not a server of this client.
+
+        Example::
+
+            client.establish_connection(client.connection_list[0])
         """
         address = str(current_connection.address)
         timeout = self.options.submit_timeout
@@ -441,6 +558,13 @@ class PythonGearmanClient(GearmanConnectionManager):
 
         Returns:
             Whether anything has come from a server.
+
+        Example::
+
+            def go_on(any_activity):
+                return not all(request.complete for request in requests)
+
+            client.poll_connections_until_stopped(client.connection_list, go_on, timeout=60)
         """
         known = set(self.connection_list)
         for connection in submitted_connections:
@@ -465,7 +589,12 @@ class PythonGearmanClient(GearmanConnectionManager):
             any_activity = any_activity or activity
 
     def shutdown(self) -> None:
-        """Close the client; `GearmanClient.close` is the newer name."""
+        """Close the client; `GearmanClient.close` is the newer name.
+
+        Example::
+
+            client.shutdown()
+        """
         self.close()
 
 

@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 import queue
-import random
 import signal
 import sys
 import threading
@@ -18,28 +17,20 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from typing_extensions import Self
 
 from .connection import GearmanConnection
-from .connection_manager import GearmanConnectionManager, WhoAnswers
+from .connection_manager import GearmanConnectionManager
 from .encoders import BytesEncoder
 from .errors import (
     ConnectionError,  # noqa: A004 - python-gearman's name
     ForkedProcess,
     GearmanError,
     InvalidWorkerState,
-    ServerUnavailable,
 )
-from .events import ConnectionClosed, ConnectionFailed, Event, Listener, TaskFinished, TaskStarted, WorkerStats
+from .events import TaskFinished, TaskStarted, WorkerStats
 from .job import GearmanJob
-from .options import (
-    LONGEST_DURATION,
-    ClientOptions,
-    encode_name,
-    encode_task,
-    parse_server,
-    parse_servers,
-)
+from .options import LONGEST_DURATION, ClientOptions, encode_name, encode_task, parse_servers
 from .promise import Promise
 from .protocol.commands import Command
-from .protocol.packets import pack
+from .python_gearman_worker import ErrorListener, PythonGearmanWorker
 from .transport import lifecycle
 from .transport.connection import Connection, set_main_thread
 from .transport.pool import Query
@@ -52,7 +43,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .options import ClientOptionsDict
-    from .transport.pool import Server
 
 __all__ = [
     "POLL_TIMEOUT_IN_SECONDS",
@@ -86,7 +76,7 @@ _LAST_WORDS = 1.0
 _Task = TypeVar("_Task", bound=Callable[..., Any])
 
 
-class GearmanWorker(GearmanConnectionManager):
+class GearmanWorker(PythonGearmanWorker):
     """A worker for Gearman job servers.
 
     Creating one does no I/O. `run` or `work` connects to all servers, asks them for jobs in turn, and runs the tasks; a
@@ -151,9 +141,8 @@ class GearmanWorker(GearmanConnectionManager):
         self.ready = threading.Event()
         if self.options.data_encoder is not None:
             self.data_encoder = self.options.data_encoder
-        if type(self).handle_error is not GearmanWorker.handle_error:
-            listeners = (*self.options.listeners, _ErrorListener(self))
-            self.options = replace(self.options, listeners=listeners)
+        if type(self).handle_error is not PythonGearmanWorker.handle_error:
+            self.options = replace(self.options, listeners=(*self.options.listeners, ErrorListener(self)))
         context = self.options.ssl_context
         self._addresses = tuple(a if context is None else a.with_ssl(context) for a in addresses)
         self._client_id = None if client_id is None else _encode_client_id(client_id)
@@ -163,7 +152,8 @@ class GearmanWorker(GearmanConnectionManager):
         self._stop_asked = False
         self._stop_timeout: float | None = None
         self._give_up_signal: int | None = None
-        # Guards the change from not running to running; held for a few instructions, with no other lock.
+        # Guards the change from not running to running, and ``_addresses`` until the engine has them; held for a moment,
+        # with no other lock.
         self._lock = threading.Lock()
         self._running = False
         self._idle = threading.Event()
@@ -261,6 +251,10 @@ class GearmanWorker(GearmanConnectionManager):
 
         Raises:
             InvalidWorkerState: it is not registered.
+
+        Example::
+
+            worker.unregister_task("reverse")
         """
         encoded = encode_task(task, self.options.prefix)
         if self._abilities.pop(encoded, None) is None:
@@ -280,6 +274,10 @@ class GearmanWorker(GearmanConnectionManager):
 
         Raises:
             ValueError, TypeError: it has more than 127 bytes, or control characters, or is no text.
+
+        Example::
+
+            worker.set_client_id(f"resizer-{os.getpid()}")
         """
         self._client_id = _encode_client_id(client_id)
         engine = self._engine
@@ -306,6 +304,12 @@ class GearmanWorker(GearmanConnectionManager):
 
         Raises:
             InvalidWorkerState: it is running.
+
+        Example::
+
+            worker = GearmanWorker(["localhost:4730"])
+            worker.register_task("reverse", lambda job: job.data[::-1])
+            worker.run()
         """
         if threading.current_thread() is not threading.main_thread():
             return self._work(None)
@@ -339,6 +343,14 @@ class GearmanWorker(GearmanConnectionManager):
 
         Raises:
             InvalidWorkerState: it is running.
+
+        Example::
+
+            class Worker(GearmanWorker):
+                def after_poll(self, any_activity):
+                    return any_activity  # work() returns when no job has come for a minute
+
+            worker.work(poll_timeout=60)
         """
         if poll_timeout is not None:
             _checked_duration("poll_timeout", poll_timeout)
@@ -352,6 +364,12 @@ class GearmanWorker(GearmanConnectionManager):
         Args:
             timeout: How long they may take, in seconds; ``shutdown_timeout`` if None. What is not done then goes to
                 another worker.
+
+        Example::
+
+            @worker.task("last")
+            def last(job):
+                worker.stop(timeout=10)
         """
         self._stop_timeout = timeout
         self._stop_asked = True
@@ -364,6 +382,10 @@ class GearmanWorker(GearmanConnectionManager):
 
         Args:
             timeout: How long the jobs that are held may take, in seconds; ``shutdown_timeout`` if None.
+
+        Example::
+
+            worker.close(timeout=10)
         """
         limit = self.shutdown_timeout if timeout is None else timeout
         with self._lock:
@@ -374,7 +396,12 @@ class GearmanWorker(GearmanConnectionManager):
                 self._idle.wait(limit + _END_TIMEOUT)
 
     def shutdown(self) -> None:
-        """python-gearman's name for `close`."""
+        """python-gearman's name for `close`.
+
+        Example::
+
+            worker.shutdown()
+        """
         self.close()
 
     @property
@@ -384,7 +411,12 @@ class GearmanWorker(GearmanConnectionManager):
         return self._stop_asked or (engine is not None and engine.stopping)
 
     def stats(self) -> WorkerStats:
-        """Return a snapshot of counters and gauges; of the last run if it does not run."""
+        """Return a snapshot of counters and gauges; of the last run if it does not run.
+
+        Example::
+
+            print(worker.stats().jobs_done, "done,", worker.stats().jobs_failed, "failed")
+        """
         engine = self._engine
         if engine is not None:
             return self._stats(engine)
@@ -420,15 +452,34 @@ class GearmanWorker(GearmanConnectionManager):
 
         Returns:
             Whether to go on.
+
+        Example::
+
+            def after_poll(self, any_activity):
+                self.database.rollback()
+                return True
         """
         return True
 
     def after_job(self) -> bool:
-        """Override it to do something after each job, on the thread that ran it; return whether to go on."""
+        """Override it to do something after each job, on the thread that ran it; return whether to go on.
+
+        Example::
+
+            def after_job(self):
+                return memory_used() < 500_000_000  # else it stops
+        """
         return True
 
     def on_job_execute(self, current_job: GearmanJob) -> bool:
-        """Run a job's task, and hand on what comes of it; override it to wrap that. The return value is not used."""
+        """Run a job's task, and hand on what comes of it; override it to wrap that. The return value is not used.
+
+        Example::
+
+            def on_job_execute(self, current_job):
+                with tracer.span(current_job.task):
+                    return super().on_job_execute(current_job)
+        """
         try:
             result = self._call(current_job)
         except Exception:
@@ -443,6 +494,13 @@ class GearmanWorker(GearmanConnectionManager):
         libgearman's clients wait for ever for a job that ends so, unless they asked for exceptions (its ``gearman``
         tool does not): gearmand 1.1 tells them in a way that they do not understand. For their sake call
         `send_job_failure` here.
+
+        Example::
+
+            def on_job_exception(self, current_job, exc_info):
+                self.log.error("%s failed", current_job.task, exc_info=exc_info)
+                self.send_job_failure(current_job)
+                return False
         """
         assignment = self._assignment(current_job)
         log.error(
@@ -454,7 +512,14 @@ class GearmanWorker(GearmanConnectionManager):
         return False
 
     def on_job_complete(self, current_job: GearmanJob, job_result: Any) -> bool:
-        """Send what a task returned to the client; override it to do something else."""
+        """Send what a task returned to the client; override it to do something else.
+
+        Example::
+
+            def on_job_complete(self, current_job, job_result):
+                self.cache[current_job.unique] = job_result
+                return super().on_job_complete(current_job, job_result)
+        """
         try:
             payload = encode_result(self.data_encoder, job_result)
         except GearmanError:
@@ -465,7 +530,20 @@ class GearmanWorker(GearmanConnectionManager):
     def create_job(
         self, command_handler: GearmanConnection, job_handle: str, task: str, unique: str, data: Any
     ) -> GearmanJob:
-        """Make the object that a task is given; override it, or ``job_class``, to have another."""
+        """Make the object that a task is given; override it, or ``job_class``, to have another.
+
+        Args:
+            command_handler: The server that gave the job; python-gearman's name for it.
+            job_handle, task, unique: What the server said of the job.
+            data: The decoded payload.
+
+        Example::
+
+            def create_job(self, command_handler, job_handle, task, unique, data):
+                job = super().create_job(command_handler, job_handle, task, unique, data)
+                job.received = time.monotonic()
+                return job
+        """
         return self.job_class(command_handler, job_handle, task, unique, data)
 
     # ---- what a task may send --------------------------------------------------------------------------------------
@@ -479,28 +557,84 @@ class GearmanWorker(GearmanConnectionManager):
 
         Args:
             poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Example::
+
+            worker.send_job_status(job, 1, 3)
         """
         numbers = whole_number(numerator, "numerator"), whole_number(denominator, "denominator")
         self._send(current_job, poll_timeout, Command.WORK_STATUS, *numbers)
 
     def send_job_data(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
-        """Send the client a part of the result; see `GearmanWorkerJob.send_data`."""
+        """Send the client a part of the result; see `GearmanWorkerJob.send_data`.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Raises:
+            EncodeError: the worker's encoder cannot encode it.
+
+        Example::
+
+            worker.send_job_data(job, b"half way")
+        """
         self._send(current_job, poll_timeout, Command.WORK_DATA, encode_result(self.data_encoder, data))
 
     def send_job_warning(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
-        """Send the client a warning; see `GearmanWorkerJob.send_warning`."""
+        """Send the client a warning; see `GearmanWorkerJob.send_warning`.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Raises:
+            EncodeError: the worker's encoder cannot encode it.
+
+        Example::
+
+            worker.send_job_warning(job, b"the image is very large")
+        """
         self._send(current_job, poll_timeout, Command.WORK_WARNING, encode_result(self.data_encoder, data))
 
     def send_job_complete(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
-        """End a job with this result. What its task returns later is ignored."""
+        """End a job with this result. What its task returns later is ignored.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Raises:
+            EncodeError: the worker's encoder cannot encode it.
+
+        Example::
+
+            worker.send_job_complete(job, result)
+        """
         self._finish(current_job, poll_timeout, "done", Command.WORK_COMPLETE, encode_result(self.data_encoder, data))
 
     def send_job_failure(self, current_job: GearmanJob, poll_timeout: float | None = None) -> None:
-        """End a job as failed, without saying why. What its task returns later is ignored."""
+        """End a job as failed, without saying why. What its task returns later is ignored.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Example::
+
+            worker.send_job_failure(job)
+        """
         self._finish(current_job, poll_timeout, "failed", Command.WORK_FAIL)
 
     def send_job_exception(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
-        """End a job with an exception. What its task returns later is ignored."""
+        """End a job with an exception. What its task returns later is ignored.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Raises:
+            EncodeError: the worker's encoder cannot encode it.
+
+        Example::
+
+            worker.send_job_exception(job, b"out of space")
+        """
         payload = encode_result(self.data_encoder, data)
         self._finish(current_job, poll_timeout, "failed", Command.WORK_EXCEPTION, payload)
 
@@ -511,6 +645,10 @@ class GearmanWorker(GearmanConnectionManager):
 
         Args:
             poll_timeout: For how long, in seconds; for ever if None.
+
+        Example::
+
+            worker.wait_until_updates_sent([job], poll_timeout=5)
         """
         engine = self._engine
         connections = {self._assignment(job).connection for job in multiple_gearman_jobs}
@@ -526,128 +664,6 @@ class GearmanWorker(GearmanConnectionManager):
                 fence.promise.wait(None if deadline is None else max(0.0, deadline - monotonic()))
             except TimeoutError:
                 return
-
-    # ---- servers ---------------------------------------------------------------------------------------------------
-
-    @property
-    def connection_list(self) -> list[GearmanConnection]:
-        """The servers, in the order of the configuration."""
-        return [GearmanConnection.of(self, address) for address in self._addresses]
-
-    @property
-    def randomized_connections(self) -> list[GearmanConnection]:
-        """The servers in random order. Jobs are taken from all of them in turn."""
-        return random.sample(self.connection_list, len(self._addresses))
-
-    def add_connection(self, hostport_tuple: Any) -> GearmanConnection:
-        """Take jobs from one more server, given as (host, port) or ``"host:port"``, and return it.
-
-        Raises:
-            ValueError, TypeError: it is no server.
-
-        Example::
-
-            worker.add_connection(("10.0.0.3", 4730))
-        """
-        address = parse_server(hostport_tuple)
-        if self.options.ssl_context is not None:
-            address = address.with_ssl(self.options.ssl_context)
-        with self._lock:
-            if address not in self._addresses:
-                self._addresses = (*self._addresses, address)
-            engine = self._engine
-        if engine is not None:
-            engine.pool.add(address)
-        return GearmanConnection.of(self, address)
-
-    def establish_connection(self, current_connection: GearmanConnection) -> GearmanConnection:
-        """Wait until one of the servers answers, for ``connect_timeout`` at the most, and return it.
-
-        A worker connects when it works, so it must be running. No other call needs this one.
-
-        Raises:
-            ServerUnavailable: it does not answer, or the worker does not run.
-            ValueError: it is none of ``connection_list``.
-
-        Example::
-
-            worker.establish_connection(worker.connection_list[0])
-        """
-        address = current_connection.address
-        if address not in self._addresses:
-            raise ValueError(f"{address} is not a server of this worker; add_connection() takes it in")
-        engine = self._engine
-        server = next((server for server in self._pool_servers() if server.address == address), None)
-        if engine is None or server is None:
-            raise ServerUnavailable(f"{address} is not connected, because the worker does not run", server=str(address))
-        query = WhoAnswers()
-        engine.pool.submit((pack(Command.ECHO_REQ, b""), Command.ECHO_RES, query), server, self.options.connect_timeout)
-        try:
-            query.promise.wait(self.options.connect_timeout)
-        except (ConnectionError, TimeoutError) as error:
-            why = engine.pool.unavailable().servers.get(str(address), "it does not answer")
-            raise ServerUnavailable(
-                f"{address} does not answer within connect_timeout: {why}", servers={str(address): why}
-            ) from error
-        return current_connection
-
-    def establish_worker_connections(self) -> list[GearmanConnection]:
-        """Return the servers that are connected now; connecting needs no call.
-
-        Example::
-
-            def after_poll(self, any_activity):
-                self.log.info("connected to %s", self.establish_worker_connections())
-                return True
-        """
-        engine = self._engine
-        available = () if engine is None else engine.pool.available
-        return [GearmanConnection.of(self, server.address) for server in available]
-
-    def handle_error(self, current_connection: GearmanConnection) -> None:
-        """Override it to be told when a connection was lost or could not be made. The worker reconnects by itself.
-
-        Runs on a callback thread.
-
-        Example::
-
-            def handle_error(self, current_connection):
-                statsd.incr(f"gearman.lost.{current_connection.gearman_host}")
-                super().handle_error(current_connection)
-        """
-
-    @property
-    def command_handler_holding_job_lock(self) -> GearmanConnection | None:
-        """The server whose job is being run, the oldest if there are several; None if there is none."""
-        engine = self._engine
-        for assignment in [] if engine is None else list(engine.held):
-            return GearmanConnection.of(self, assignment.connection.server.address)
-        return None
-
-    def has_job_lock(self) -> bool:
-        """Whether a job is being run, or held ready.
-
-        Example::
-
-            worker.has_job_lock()  # True in a task
-        """
-        engine = self._engine
-        return engine is not None and bool(engine.held)
-
-    def check_job_lock(self, command_handler: GearmanConnection) -> bool:
-        """Whether a job of this server is being run, or held ready.
-
-        Example::
-
-            worker.check_job_lock(job.connection)  # True in a task
-        """
-        engine = self._engine
-        held = [] if engine is None else list(engine.held)
-        return any(assignment.connection.server.address == command_handler.address for assignment in held)
-
-    def _pool_servers(self) -> list[Server]:
-        engine = self._engine
-        return [] if engine is None else list(engine.pool.wanted.values())
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
@@ -927,21 +943,6 @@ class _Fence(Query):
 
     def lost(self, error: GearmanError) -> None:
         self.promise.set(None)
-
-
-class _ErrorListener(Listener):
-    """Tells a worker's own hook of its connections."""
-
-    def __init__(self, worker: GearmanWorker) -> None:
-        self._worker = worker
-
-    def handle(self, event: Event) -> None:
-        """See `Listener.handle`."""
-        lost = isinstance(event, ConnectionClosed) and event.error is not None
-        if lost or isinstance(event, ConnectionFailed):
-            for connection in self._worker.connection_list:
-                if str(connection.address) == event.server:
-                    self._worker.handle_error(connection)
 
 
 def _names(assignment: Assignment) -> tuple[str, str, str]:

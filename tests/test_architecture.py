@@ -59,6 +59,7 @@ _ABOVE_THE_TRANSPORT = [
     "python_gearman.py",
     "connection.py",
     "connection_manager.py",
+    "python_gearman_worker.py",
     "util.py",
     "admin_client.py",
     "dispatch.py",
