@@ -7,6 +7,8 @@ from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from .admin_client import GearmanAdminClient
     from .client import GearmanClient
     from .constants import (
@@ -65,7 +67,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 #: Above the loggers of all parts, under python-gearman's name for it.
-gearman_root_logger = getLogger("gearman_pool")
+gearman_root_logger: Logger = getLogger("gearman_pool")
 
 # Loaded when they are first asked for: the pytest plugin is imported, and its package with it, in every test run of an
 # environment, whether or not a test uses it.

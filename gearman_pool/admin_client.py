@@ -100,7 +100,7 @@ __all__ = [
 GEARMAN_COMMAND_ECHO_REQ = int(Command.ECHO_REQ)
 
 #: python-gearman's name for what an admin client logs to; ``self.log`` is the same.
-gearman_logger = logging.getLogger("gearman_pool.admin_client")
+gearman_logger: logging.Logger = logging.getLogger("gearman_pool.admin_client")
 
 #: What `GearmanAdminClient.ping_server` sends.
 ECHO_STRING = "ping? pong!"
@@ -162,15 +162,15 @@ class GearmanAdminClient(GearmanConnectionManager):
         **options: Unpack[ClientOptionsDict],
     ) -> None:
         self._closed = True  # until all is in place, for __del__
-        self.log = gearman_logger
+        self.log: logging.Logger = gearman_logger
         addresses, dsn_options = parse_servers(host_list)
         if len(addresses) != 1:
             raise ValueError(
                 f"an admin client talks with exactly one server, and {len(addresses)} are given: make one each"
             )
         merged = ClientOptions.merge({"reconnect_backoff": _BACKOFF, **dsn_options}, options)
-        self.options = replace(merged, connections_per_server=1)
-        self.poll_timeout = _checked_timeout(poll_timeout)
+        self.options: ClientOptions = replace(merged, connections_per_server=1)
+        self.poll_timeout: float | None = _checked_timeout(poll_timeout)
         context = self.options.ssl_context
         self._address = addresses[0].with_ssl(context) if context is not None else addresses[0]
         self._handlers = threading.local()

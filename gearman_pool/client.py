@@ -84,7 +84,7 @@ __all__ = [
 ]
 
 #: python-gearman's name for what a client logs to; ``self.log`` is the same.
-gearman_logger = logging.getLogger("gearman_pool.client")
+gearman_logger: logging.Logger = logging.getLogger("gearman_pool.client")
 
 #: How many random bytes a generated unique is made of, unless told otherwise.
 RANDOM_UNIQUE_BYTES = 16
@@ -136,11 +136,11 @@ class GearmanClient(PythonGearmanClient):
     def _setup(self, addresses: tuple[ServerAddress, ...], options: ClientOptions, random_unique_bytes: int) -> None:
         if not isinstance(random_unique_bytes, int) or not 8 <= random_unique_bytes <= 31:
             raise ValueError(f"random_unique_bytes is {random_unique_bytes!r}; it must be a whole number from 8 to 31")
-        self.log = gearman_logger
+        self.log: logging.Logger = gearman_logger
         self.random_unique_bytes = random_unique_bytes
         self.options = options
         if options.data_encoder is not None:
-            self.data_encoder = options.data_encoder
+            self.data_encoder: Any = options.data_encoder
         context = options.ssl_context
         if context is not None:
             addresses = tuple(address.with_ssl(context) for address in addresses)
@@ -662,7 +662,7 @@ class StatusQuery(Query):
     """A question after a job's status."""
 
     def __init__(self, server: str, handle: str | None, request: GearmanJobRequest | None) -> None:
-        self.promise = Promise()
+        self.promise: Promise = Promise()
         self._server = server
         self._handle = handle
         self._request = request
@@ -702,7 +702,7 @@ class PingQuery(Query):
     """A question whether a server answers, and how fast."""
 
     def __init__(self) -> None:
-        self.promise = Promise()
+        self.promise: Promise = Promise()
         self._asked = monotonic()
 
     def answered(self, connection: Connection, value: Any) -> None:

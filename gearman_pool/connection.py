@@ -60,7 +60,9 @@ class GearmanConnection:
         if host is None:
             raise ServerUnavailable("no host is given for this connection")
         files = {"keyfile": keyfile, "certfile": certfile, "ca_certs": ca_certs}
-        self.address = host if isinstance(host, ServerAddress) else parse_server({"host": host, "port": port, **files})
+        if not isinstance(host, ServerAddress):
+            host = parse_server({"host": host, "port": port, **files})
+        self.address: ServerAddress = host
         self._manager: Callable[[], Connected | None] = _nobody
 
     @classmethod

@@ -97,7 +97,7 @@ class WhoAnswers(Query):
     """An ECHO_REQ, of which counts which server has answered it. Not for users."""
 
     def __init__(self) -> None:
-        self.promise = Promise()
+        self.promise: Promise = Promise()
 
     def answered(self, connection: Connection, value: Any) -> None:
         self.promise.set(connection.server.address)

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher"]
 
-log = logging.getLogger("gearman_pool.client")
+log: logging.Logger = logging.getLogger("gearman_pool.client")
 
 #: How long the I/O thread waits for a lock that a caller may hold, in seconds; then a callback thread goes on with it.
 PATIENCE = 0.02
@@ -105,20 +105,20 @@ class Dispatcher:
     ) -> None:
         name = f"gearman_pool-{options.name}" if options.name else "gearman_pool"
         self.options = options
-        self.counters = Counters()
-        self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
+        self.counters: Counters = Counters()
+        self.io: IOThread = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
         #: For users' code, and for what only passes the news on, which must not wait behind that.
-        self.callbacks = CallbackThreads(f"{name}-callback", self.io.post_later)
-        self.notices = CallbackThreads(f"{name}-notice", self.io.post_later)
+        self.callbacks: CallbackThreads = CallbackThreads(f"{name}-callback", self.io.post_later)
+        self.notices: CallbackThreads = CallbackThreads(f"{name}-notice", self.io.post_later)
         # One thread of these, however many futures it is about.
         self._stubborn = Mailbox(self.notices)
         self._impatient_until = 0.0
-        self.announcer = Announcer(self.callbacks, options.listeners, log)
+        self.announcer: Announcer = Announcer(self.callbacks, options.listeners, log)
         self.refusing: str | None = None
-        self.new_session = partial(ClientSession, options.max_packet_size)
-        self.pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
+        self.new_session: partial[ClientSession] = partial(ClientSession, options.max_packet_size)
+        self.pool: Pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
         #: The first half of the uniques made here; the second half counts. Random, and another one after a fork.
-        self.unique_prefix = os.urandom(unique_bytes).hex()[:-12]
+        self.unique_prefix: str = os.urandom(unique_bytes).hex()[:-12]
         # It does not begin at 0: a short prefix may be another process's too.
         self._unique_numbers = itertools.count(int.from_bytes(os.urandom(5), "big"))
         self._connection_for = connection_for

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobFuture"]
 
-log = logging.getLogger("gearman_pool.callbacks")
+log: logging.Logger = logging.getLogger("gearman_pool.callbacks")
 
 PENDING = "PENDING"
 CANCELLED = "CANCELLED_AND_NOTIFIED"
@@ -126,7 +126,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._state = PENDING
         self._result = None
         self._blocked: list[threading.Lock] = []
-        self.request = request
+        self.request: GearmanJobRequest = request
         self._client: Dispatching | None = client
         # Which process's half of the client has it; a fork leaves that half behind.
         self._dispatcher: object = None

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EagerClient", "SubmittedJob"]
 
-log = logging.getLogger("gearman_pool.testing.eager")
+log: logging.Logger = logging.getLogger("gearman_pool.testing.eager")
 
 _UPDATES = {Command.WORK_STATUS: STATUS, Command.WORK_DATA: DATA, Command.WORK_WARNING: WARNING}
 

@@ -68,11 +68,11 @@ class GearmanJob:
     __slots__ = ("connection", "data", "handle", "task", "unique")
 
     def __init__(self, connection: Any, handle: str | None, task: Any, unique: Any, data: Any) -> None:
-        self.connection = connection
-        self.handle = handle
-        self.task = task
-        self.unique = unique
-        self.data = data
+        self.connection: Any = connection
+        self.handle: str | None = handle
+        self.task: Any = task
+        self.unique: Any = unique
+        self.data: Any = data
 
     def to_dict(self) -> dict[str, Any]:
         """Return task, job_handle, unique and data as a dict.

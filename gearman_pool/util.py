@@ -30,7 +30,7 @@ class Stopwatch:
     """
 
     def __init__(self, time_remaining: float | None) -> None:
-        self.stop_time = None if time_remaining is None else monotonic() + time_remaining
+        self.stop_time: float | None = None if time_remaining is None else monotonic() + time_remaining
 
     def get_time_remaining(self) -> float | None:
         """Return the seconds that are left, 0.0 if none are, or None if there is no limit.

@@ -53,7 +53,7 @@ __all__ = [
     "gearman_logger",
 ]
 
-log = logging.getLogger("gearman_pool.worker")
+log: logging.Logger = logging.getLogger("gearman_pool.worker")
 
 #: python-gearman's name for what a worker logs to; ``self.log`` is the same.
 gearman_logger = log
@@ -130,15 +130,15 @@ class GearmanWorker(PythonGearmanWorker):
     ) -> None:
         addresses, dsn_options = parse_servers(host_list)
         merged = ClientOptions.merge(dsn_options, options)
-        self.options = replace(merged, connections_per_server=1)
-        self.log = log
-        self.concurrency = _checked_count("concurrency", concurrency, 1)
-        self.prefetch = _checked_count("prefetch", prefetch, 0)
-        self.poll_interval = _checked_duration("poll_interval", poll_interval)
-        self.shutdown_timeout = _checked_duration("shutdown_timeout", shutdown_timeout)
-        self.max_jobs = None if max_jobs is None else _checked_count("max_jobs", max_jobs, 1)
+        self.options: ClientOptions = replace(merged, connections_per_server=1)
+        self.log: logging.Logger = log
+        self.concurrency: int = _checked_count("concurrency", concurrency, 1)
+        self.prefetch: int = _checked_count("prefetch", prefetch, 0)
+        self.poll_interval: float = _checked_duration("poll_interval", poll_interval)
+        self.shutdown_timeout: float = _checked_duration("shutdown_timeout", shutdown_timeout)
+        self.max_jobs: int | None = None if max_jobs is None else _checked_count("max_jobs", max_jobs, 1)
         #: Set while the tasks are known to a server that can be reached.
-        self.ready = threading.Event()
+        self.ready: threading.Event = threading.Event()
         if self.options.data_encoder is not None:
             self.data_encoder = self.options.data_encoder
         if type(self).handle_error is not PythonGearmanWorker.handle_error:
@@ -152,8 +152,8 @@ class GearmanWorker(PythonGearmanWorker):
         self._stop_asked = False
         self._stop_timeout: float | None = None
         self._give_up_signal: int | None = None
-        # Guards the change from not running to running, and ``_addresses`` until the engine has them; held for a moment,
-        # with no other lock.
+        # Guards the change from not running to running, and ``_addresses`` until the engine has them; held for a
+        # moment, with no other lock.
         self._lock = threading.Lock()
         self._running = False
         self._idle = threading.Event()
