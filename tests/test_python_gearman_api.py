@@ -11,6 +11,7 @@ import logging
 import pickle
 import re
 import warnings
+import weakref
 from collections import deque
 from pathlib import Path
 
@@ -593,9 +594,12 @@ def test_connection_says_whether_it_is_connected(gearmands):
         assert admin.establish_connection(connection) is connection
         assert connection.connected
     assert not connection.connected
-    del admin, client
+    # It keeps nobody alive.
+    owners = [weakref.ref(client), weakref.ref(admin)]
+    del client, admin
     gc.collect()
-    assert not connection.connected
+    assert [owner() for owner in owners] == [None, None]
+    assert (connection.connected, job.connection.connected) == (False, False)
 
 
 def test_admin_client_has_one_connection_and_takes_no_other(gearmand):
