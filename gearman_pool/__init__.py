@@ -7,6 +7,8 @@ from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from .admin_client import GearmanAdminClient
     from .client import GearmanClient
     from .constants import (
@@ -65,13 +67,15 @@ __all__ = [
 __version__ = "0.1.0"
 
 #: Above the loggers of all parts, under python-gearman's name for it.
-gearman_root_logger = getLogger("gearman_pool")
+gearman_root_logger: Logger = getLogger("gearman_pool")
 
 # Loaded when they are first asked for: the pytest plugin is imported, and its package with it, in every test run of an
 # environment, whether or not a test uses it.
 _MODULES: dict[str, str] = {
     "admin_client": "GearmanAdminClient",
     "client": "GearmanClient",
+    "connection": "",
+    "connection_manager": "",
     "constants": "JOB_COMPLETE JOB_CREATED JOB_FAILED JOB_PENDING JOB_UNKNOWN PRIORITY_HIGH PRIORITY_LOW PRIORITY_NONE",
     "encoders": "BytesEncoder DataEncoder JSONEncoder NoopEncoder",
     "errors": "GearmanError",
@@ -79,6 +83,8 @@ _MODULES: dict[str, str] = {
     "future": "JobFuture",
     "job": "GearmanJob GearmanJobRequest JobReference JobStatus JobUpdate",
     "options": "ClientOptions ServerAddress",
+    "protocol": "",
+    "util": "",
     "worker": "GearmanWorker GearmanWorkerJob",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import threading
 import warnings
@@ -15,8 +16,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import Self
 
+from .connection import GearmanConnection
+from .connection_manager import GearmanConnectionManager
 from .errors import (
     ClientClosed,
+    ConnectionError,  # noqa: A004 - python-gearman's name
     ConnectionLost,
     ForkedProcess,
     GearmanError,
@@ -26,11 +30,22 @@ from .errors import (
     ServerUnavailable,
 )
 from .events import ConnectionFailed, Counters, Event
-from .options import ClientOptions, ServerAddress, parse_servers
+from .options import ClientOptions, ServerAddress, parse_server, parse_servers
 from .promise import Promise
 from .protocol.admin import AdminSession
 from .protocol.commands import Command
 from .protocol.packets import Packet, pack
+from .protocol.python_gearman import (
+    GEARMAN_SERVER_COMMAND_CANCEL_JOB,
+    GEARMAN_SERVER_COMMAND_GETPID,
+    GEARMAN_SERVER_COMMAND_MAXQUEUE,
+    GEARMAN_SERVER_COMMAND_SHOW_JOBS,
+    GEARMAN_SERVER_COMMAND_SHOW_UNIQUE_JOBS,
+    GEARMAN_SERVER_COMMAND_SHUTDOWN,
+    GEARMAN_SERVER_COMMAND_STATUS,
+    GEARMAN_SERVER_COMMAND_VERSION,
+    GEARMAN_SERVER_COMMAND_WORKERS,
+)
 from .protocol.session import ERROR, REPLY, Entry
 from .protocol.session import Event as SessionEvent
 from .protocol.text import (
@@ -43,11 +58,11 @@ from .protocol.text import (
     pack_text_command,
     split_text_command,
 )
-from .python_gearman import GearmanConnection
 from .transport import lifecycle
 from .transport.connection import Connection, LostEntries, set_main_thread
 from .transport.io_thread import IOThread
-from .transport.pool import Pool, Query
+from .transport.pool import Pool, Query, Server
+from .util import unlist
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -57,14 +72,35 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_ADMIN_CLIENT_TIMEOUT",
     "ECHO_STRING",
+    "GEARMAN_COMMAND_ECHO_REQ",
+    "GEARMAN_SERVER_COMMAND_CANCEL_JOB",
+    "GEARMAN_SERVER_COMMAND_GETPID",
+    "GEARMAN_SERVER_COMMAND_MAXQUEUE",
+    "GEARMAN_SERVER_COMMAND_SHOW_JOBS",
+    "GEARMAN_SERVER_COMMAND_SHOW_UNIQUE_JOBS",
+    "GEARMAN_SERVER_COMMAND_SHUTDOWN",
+    "GEARMAN_SERVER_COMMAND_STATUS",
+    "GEARMAN_SERVER_COMMAND_VERSION",
+    "GEARMAN_SERVER_COMMAND_WORKERS",
     "AdminCommandHandler",
+    "ConnectionError",
     "GearmanAdminClient",
+    "GearmanConnectionManager",
+    "InvalidAdminClientState",
     "JobRow",
     "PriorityStatusRow",
+    "ServerUnavailable",
     "StatusRow",
     "UniqueJobRow",
     "WorkerRow",
+    "gearman_logger",
+    "unlist",
 ]
+
+GEARMAN_COMMAND_ECHO_REQ = int(Command.ECHO_REQ)
+
+#: python-gearman's name for what an admin client logs to; ``self.log`` is the same.
+gearman_logger: logging.Logger = logging.getLogger("gearman_pool.admin_client")
 
 #: What `GearmanAdminClient.ping_server` sends.
 ECHO_STRING = "ping? pong!"
@@ -86,7 +122,7 @@ _CLOSED = "the admin client is closed; make a new one"
 _FENCE = b"gearman_pool fence"
 
 
-class GearmanAdminClient:
+class GearmanAdminClient(GearmanConnectionManager):
     """A client for the administrative commands of one Gearman server.
 
     Creating one does no I/O: its background thread and its connection start with the first use. All methods may be
@@ -126,14 +162,15 @@ class GearmanAdminClient:
         **options: Unpack[ClientOptionsDict],
     ) -> None:
         self._closed = True  # until all is in place, for __del__
+        self.log: logging.Logger = gearman_logger
         addresses, dsn_options = parse_servers(host_list)
         if len(addresses) != 1:
             raise ValueError(
                 f"an admin client talks with exactly one server, and {len(addresses)} are given: make one each"
             )
         merged = ClientOptions.merge({"reconnect_backoff": _BACKOFF, **dsn_options}, options)
-        self.options = replace(merged, connections_per_server=1)
-        self.poll_timeout = _checked_timeout(poll_timeout)
+        self.options: ClientOptions = replace(merged, connections_per_server=1)
+        self.poll_timeout: float | None = _checked_timeout(poll_timeout)
         context = self.options.ssl_context
         self._address = addresses[0].with_ssl(context) if context is not None else addresses[0]
         self._handlers = threading.local()
@@ -144,12 +181,22 @@ class GearmanAdminClient:
     # ---- the connection --------------------------------------------------------------------------------------------
 
     def establish_admin_connection(self) -> None:
-        """Connect, unless there is a connection. All other methods do so by themselves."""
+        """Connect, unless there is a connection. All other methods do so by themselves.
+
+        Example::
+
+            admin.establish_admin_connection()
+        """
         if not self._engine.pool.available:
             self._echo(ECHO_STRING)
 
     def ping_server(self) -> float:
-        """Return how long an echo takes, to the server and back, in seconds; time to connect is not counted."""
+        """Return how long an echo takes, to the server and back, in seconds; time to connect is not counted.
+
+        Example::
+
+            print(f"{admin.ping_server() * 1000:.1f} ms")
+        """
         self.establish_admin_connection()
         started = monotonic()
         answer = self._echo(ECHO_STRING)
@@ -163,12 +210,21 @@ class GearmanAdminClient:
         """End the connection and the thread. Calls that wait in other threads raise `ClientClosed`.
 
         May be called again, and by several threads.
+
+        Example::
+
+            admin.close()
         """
         self._closed = True
         self._engine.close()
 
     def shutdown(self) -> None:
-        """python-gearman's name for `close`; the command for the server is `send_shutdown`."""
+        """python-gearman's name for `close`; the command for the server is `send_shutdown`.
+
+        Example::
+
+            admin.shutdown()
+        """
         self.close()
 
     def __enter__(self) -> Self:
@@ -192,35 +248,76 @@ class GearmanAdminClient:
     # ---- looking ---------------------------------------------------------------------------------------------------
 
     def get_status(self) -> tuple[StatusRow, ...]:
-        """Return all functions that the server knows, with their jobs and workers: see `StatusRow`."""
+        """Return all functions that the server knows, with their jobs and workers: see `StatusRow`.
+
+        Example::
+
+            idle = [row["task"] for row in admin.get_status() if not row["queued"]]
+        """
         return cast("tuple[StatusRow, ...]", self._ask("status"))
 
     def get_priority_status(self) -> tuple[PriorityStatusRow, ...]:
-        """Return all functions that the server knows, with their waiting jobs by priority: see `PriorityStatusRow`."""
+        """Return all functions that the server knows, with their waiting jobs by priority: see `PriorityStatusRow`.
+
+        Example::
+
+            urgent = sum(row["high"] for row in admin.get_priority_status())
+        """
         return cast("tuple[PriorityStatusRow, ...]", self._ask("prioritystatus"))
 
     def get_workers(self) -> tuple[WorkerRow, ...]:
-        """Return all connections to the server, this one included, and what they work on: see `WorkerRow`."""
+        """Return all connections to the server, this one included, and what they work on: see `WorkerRow`.
+
+        Example::
+
+            working = [row["client_id"] for row in admin.get_workers() if row["tasks"]]
+        """
         return cast("tuple[WorkerRow, ...]", self._ask("workers"))
 
     def get_jobs(self) -> tuple[JobRow, ...]:
-        """Return all unfinished jobs: see `JobRow`, whose columns python-gearman called by other names."""
+        """Return all unfinished jobs: see `JobRow`, whose columns python-gearman called by other names.
+
+        Example::
+
+            for row in admin.get_jobs():
+                print(row["handle"], row["retries"])
+        """
         return cast("tuple[JobRow, ...]", self._ask("show jobs"))
 
     def get_unique_jobs(self) -> tuple[UniqueJobRow, ...]:
-        """Return the uniques of all unfinished jobs: see `UniqueJobRow`."""
+        """Return the uniques of all unfinished jobs: see `UniqueJobRow`.
+
+        Example::
+
+            "image-7" in {row["unique"] for row in admin.get_unique_jobs()}
+        """
         return cast("tuple[UniqueJobRow, ...]", self._ask("show unique jobs"))
 
     def get_version(self) -> str:
-        """Return the server's version, such as ``"1.1.20"``."""
+        """Return the server's version, such as ``"1.1.20"``.
+
+        Example::
+
+            admin.get_version()  # "1.1.20"
+        """
         return cast("str", self._ask("version"))
 
     def get_verbose(self) -> str:
-        """Return the level of the server's log, such as ``"ERROR"``."""
+        """Return the level of the server's log, such as ``"ERROR"``.
+
+        Example::
+
+            admin.get_verbose()  # "ERROR"
+        """
         return cast("str", self._ask("verbose"))
 
     def get_pid(self) -> str:
-        """Return the number of the server's process, as text (as python-gearman does)."""
+        """Return the number of the server's process, as text (as python-gearman does).
+
+        Example::
+
+            os.kill(int(admin.get_pid()), signal.SIGUSR1)
+        """
         return cast("str", self._ask("getpid"))
 
     # ---- changing --------------------------------------------------------------------------------------------------
@@ -258,6 +355,10 @@ class GearmanAdminClient:
         Raises:
             ServerError: the server has no job of this handle (``UNKNOWN_JOB``).
             ValueError, TypeError: it cannot be a handle; nothing was sent.
+
+        Example::
+
+            admin.cancel_job(request.job.handle)
         """
         return cast("str", self._ask("cancel job", handle))
 
@@ -269,6 +370,11 @@ class GearmanAdminClient:
 
         Raises:
             ValueError, TypeError: it cannot be a task's name here; nothing was sent.
+
+        Example::
+
+            admin.create_function("resize")
+            admin.send_maxqueue("resize", 1000)
         """
         return cast("str", self._ask("create function", task))
 
@@ -283,6 +389,10 @@ class GearmanAdminClient:
         Raises:
             ServerError: there is no such function, or it has workers.
             ValueError, TypeError: it cannot be a task's name here; nothing was sent.
+
+        Example::
+
+            admin.drop_function("no_longer_used")
         """
         return cast("str", self._ask("drop function", task))
 
@@ -294,6 +404,13 @@ class GearmanAdminClient:
 
         Raises:
             ServerError: the server has no such command; send its process a signal.
+
+        Example::
+
+            try:
+                admin.send_shutdown()
+            except ServerError:
+                os.kill(int(admin.get_pid()), signal.SIGUSR1)
         """
         try:
             self._ask("shutdown", *(["graceful"] if graceful else []))
@@ -310,7 +427,45 @@ class GearmanAdminClient:
     @property
     def connection_list(self) -> list[GearmanConnection]:
         """The one server."""
-        return [GearmanConnection(self._address)]
+        return [self.current_connection]
+
+    @property
+    def current_connection(self) -> GearmanConnection:
+        """The one server."""
+        return GearmanConnection.of(self, self._address)
+
+    def add_connection(self, hostport_tuple: Any) -> GearmanConnection:
+        """Return the one server, if it is the one that is given; an admin client talks with no other.
+
+        Raises:
+            ValueError, TypeError: it is another, or none. Make another admin client for it.
+
+        Example::
+
+            admin.add_connection(admin.current_connection.get_address())
+        """
+        address = parse_server(hostport_tuple)
+        if address != self._address:
+            raise ValueError(f"this admin client talks with {self._address} alone; make another one for {address}")
+        return self.current_connection
+
+    def establish_connection(self, current_connection: GearmanConnection) -> GearmanConnection:
+        """Connect to the one server, unless there is a connection, and return it; see `establish_admin_connection`.
+
+        Raises:
+            ValueError: it is another server.
+
+        Example::
+
+            admin.establish_connection(admin.current_connection)
+        """
+        if current_connection != self.current_connection:
+            raise ValueError(f"{current_connection} is not the server of this admin client, {self._address}")
+        self.establish_admin_connection()
+        return current_connection
+
+    def _pool_servers(self) -> tuple[Server, ...]:
+        return self._engine.pool.servers
 
     @property
     def current_handler(self) -> AdminCommandHandler:

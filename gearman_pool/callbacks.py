@@ -15,7 +15,7 @@ from time import monotonic
 
 __all__ = ["MAX_THREADS", "CallbackThreads", "Mailbox"]
 
-log = logging.getLogger("gearman_pool.callbacks")
+log: logging.Logger = logging.getLogger("gearman_pool.callbacks")
 
 #: With this many callbacks blocked at the same time, further ones wait.
 MAX_THREADS = 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,13 +16,29 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from .constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN, PRIORITY_NONE
+from .connection_manager import GearmanConnectionManager
+from .constants import (
+    JOB_COMPLETE,
+    JOB_CREATED,
+    JOB_FAILED,
+    JOB_PENDING,
+    JOB_UNKNOWN,
+    PRIORITY_HIGH,
+    PRIORITY_LOW,
+    PRIORITY_NONE,
+)
 from .dispatch import Dispatcher
 from .encoders import BytesEncoder, NoopEncoder, encode_payload
-from .errors import GearmanError, InvalidClientState
+from .errors import (
+    ConnectionError,  # noqa: A004 - python-gearman's name
+    ExceededConnectionAttempts,
+    GearmanError,
+    InvalidClientState,
+    ServerUnavailable,
+)
 from .events import ClientStats, ServerInfo
 from .future import JobFuture
-from .job import GearmanJob, GearmanJobRequest, JobReference, JobStatus
+from .job import GearmanJobRequest, JobReference, JobStatus
 from .options import (
     ClientOptions,
     ServerAddress,
@@ -53,9 +70,21 @@ __all__ = [
     "JOB_FAILED",
     "JOB_PENDING",
     "JOB_UNKNOWN",
+    "PRIORITY_HIGH",
+    "PRIORITY_LOW",
+    "PRIORITY_NONE",
     "RANDOM_UNIQUE_BYTES",
+    "ConnectionError",
+    "ExceededConnectionAttempts",
     "GearmanClient",
+    "GearmanConnectionManager",
+    "GearmanJobRequest",
+    "ServerUnavailable",
+    "gearman_logger",
 ]
+
+#: python-gearman's name for what a client logs to; ``self.log`` is the same.
+gearman_logger: logging.Logger = logging.getLogger("gearman_pool.client")
 
 #: How many random bytes a generated unique is made of, unless told otherwise.
 RANDOM_UNIQUE_BYTES = 16
@@ -94,11 +123,6 @@ class GearmanClient(PythonGearmanClient):
         thumbnail = future.result(timeout=5)
     """
 
-    #: How payloads become bytes and results become objects, unless the option ``data_encoder`` says otherwise.
-    data_encoder: Any = BytesEncoder
-    job_class: type[GearmanJob] = GearmanJob
-    job_request_class: type[GearmanJobRequest] = GearmanJobRequest
-
     def __init__(
         self,
         host_list: str | bytes | Iterable[Any] | None = None,
@@ -112,11 +136,11 @@ class GearmanClient(PythonGearmanClient):
     def _setup(self, addresses: tuple[ServerAddress, ...], options: ClientOptions, random_unique_bytes: int) -> None:
         if not isinstance(random_unique_bytes, int) or not 8 <= random_unique_bytes <= 31:
             raise ValueError(f"random_unique_bytes is {random_unique_bytes!r}; it must be a whole number from 8 to 31")
-        self.log = logging.getLogger("gearman_pool.client")
+        self.log: logging.Logger = gearman_logger
         self.random_unique_bytes = random_unique_bytes
         self.options = options
         if options.data_encoder is not None:
-            self.data_encoder = options.data_encoder
+            self.data_encoder: Any = options.data_encoder
         context = options.ssl_context
         if context is not None:
             addresses = tuple(address.with_ssl(context) for address in addresses)
@@ -133,7 +157,11 @@ class GearmanClient(PythonGearmanClient):
         # No reference back to the client: one that nobody refers to any more must go, though its thread still runs.
         connections = self._connections
         return Dispatcher(
-            addresses, self.options, partial(_connection_for, connections), self._decode, self.random_unique_bytes
+            addresses,
+            self.options,
+            partial(_connection_for, connections, weakref.ref(self)),
+            self._decode,
+            self.random_unique_bytes,
         )
 
     @classmethod
@@ -144,6 +172,10 @@ class GearmanClient(PythonGearmanClient):
 
         Raises:
             ValueError: ``GEARMAN_SERVERS`` is missing or not usable.
+
+        Example::
+
+            client = GearmanClient.from_env(policy="failover")  # GEARMAN_SERVERS=10.0.0.1:4730,10.0.0.2
         """
         addresses, found = servers_from_env(environ)
         merged: ClientOptionsDict = {**found, **options}  # type: ignore[typeddict-item]
@@ -247,6 +279,11 @@ class GearmanClient(PythonGearmanClient):
         Raises:
             TimeoutError: while iterating: the time was up.
             GearmanError: while iterating: a job failed. The jobs behind it that have not been sent are withdrawn.
+
+        Example::
+
+            for thumbnail in client.map("resize", images, window=100, timeout=60):
+                save(thumbnail)
         """
         if not isinstance(window, int) or window < 1:
             raise ValueError(f"window is {window!r}; it must be a whole number of 1 or more")
@@ -340,7 +377,8 @@ class GearmanClient(PythonGearmanClient):
         job = request.gearman_job
         payload = future._payload
         assert payload is not None
-        unique = future._key or job.unique.encode("utf-8", "surrogateescape")
+        key = future._key
+        unique = key if type(key) is bytes else job.unique.encode("utf-8", "surrogateescape")
         if request.max_connection_attempts == 1:
             future._payload = None
         try:
@@ -380,6 +418,12 @@ class GearmanClient(PythonGearmanClient):
             ServerUnavailable: the server could not be reached (none of them, for ``unique``).
             ValueError: it is no reference, or its server is not one of this client's; or ``unique`` is ``"-"``, by
                 which the server finds no job.
+
+        Example::
+
+            status = client.status(session["job"])
+            if status.known and status.fraction is not None:
+                print(f"{status.fraction:.0%}")
         """
         if (what is None) == (unique is None):
             raise ValueError("give status() either a future, request or reference, or unique=")
@@ -458,6 +502,10 @@ class GearmanClient(PythonGearmanClient):
 
         Args:
             timeout: How long to wait, in seconds; ``health_check_timeout`` if None.
+
+        Example::
+
+            client.ping(timeout=1)  # {"10.0.0.1:4730": 0.0004, "10.0.0.2:4730": None}
         """
         timeout = self.options.health_check_timeout if timeout is None else timeout
         deadline = monotonic() + timeout
@@ -477,17 +525,35 @@ class GearmanClient(PythonGearmanClient):
         return query.promise
 
     def servers(self) -> tuple[ServerInfo, ...]:
-        """Return how each server stands, without asking it."""
+        """Return how each server stands, without asking it.
+
+        Example::
+
+            down = [server.address for server in client.servers() if server.state == "DOWN"]
+        """
         return self._dispatcher.pool.infos()
 
     def stats(self) -> ClientStats:
-        """Return counters since the start, and what is in flight now."""
+        """Return counters since the start, and what is in flight now.
+
+        Example::
+
+            print(client.stats().in_flight, "in flight,", client.stats().jobs_completed, "complete")
+        """
         return self._dispatcher.stats()
 
     # ---- the pool --------------------------------------------------------------------------------------------------
 
     def add_server(self, server: Any) -> None:
-        """Take in one more server, given as in the constructor. One that is there already changes nothing."""
+        """Take in one more server, given as in the constructor. One that is there already changes nothing.
+
+        Raises:
+            ValueError, TypeError: it is no server.
+
+        Example::
+
+            client.add_server("10.0.0.3:4730")
+        """
         address = parse_server(server)
         if self.options.ssl_context is not None:
             address = address.with_ssl(self.options.ssl_context)
@@ -502,6 +568,10 @@ class GearmanClient(PythonGearmanClient):
 
         Raises:
             ValueError: it is not a server of this client.
+
+        Example::
+
+            client.remove_server("10.0.0.3:4730", drain=True)
         """
         found = self._server(str(parse_server(server)))
         self._dispatcher.pool.remove(found, drain)
@@ -513,6 +583,10 @@ class GearmanClient(PythonGearmanClient):
             timeout: How long to wait for jobs in flight, in seconds.
 
         May be called again, and by several threads.
+
+        Example::
+
+            client.close(timeout=10)
         """
         _check_timeout(timeout, zero=True)
         self._closed = True
@@ -588,7 +662,7 @@ class StatusQuery(Query):
     """A question after a job's status."""
 
     def __init__(self, server: str, handle: str | None, request: GearmanJobRequest | None) -> None:
-        self.promise = Promise()
+        self.promise: Promise = Promise()
         self._server = server
         self._handle = handle
         self._request = request
@@ -628,7 +702,7 @@ class PingQuery(Query):
     """A question whether a server answers, and how fast."""
 
     def __init__(self) -> None:
-        self.promise = Promise()
+        self.promise: Promise = Promise()
         self._asked = monotonic()
 
     def answered(self, connection: Connection, value: Any) -> None:
@@ -638,11 +712,15 @@ class PingQuery(Query):
         self.promise.fail(error)
 
 
-def _connection_for(connections: dict[ServerAddress, GearmanConnection], address: ServerAddress) -> GearmanConnection:
-    found = connections.get(address)
-    if found is None:
-        found = connections.setdefault(address, GearmanConnection(address))
-    return found
+def _connection_for(
+    connections: dict[ServerAddress, GearmanConnection],
+    owner: Callable[[], GearmanClient | None],
+    address: ServerAddress,
+) -> GearmanConnection:
+    client = owner()
+    if client is not None:
+        return client._connection(address)
+    return connections.get(address) or GearmanConnection(address)
 
 
 def _is_plain(encoder: Any) -> bool:

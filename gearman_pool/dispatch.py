@@ -9,6 +9,7 @@ thread, which owns every job from the moment its packet is in line.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher"]
 
-log = logging.getLogger("gearman_pool.client")
+log: logging.Logger = logging.getLogger("gearman_pool.client")
 
 #: How long the I/O thread waits for a lock that a caller may hold, in seconds; then a callback thread goes on with it.
 PATIENCE = 0.02
@@ -104,20 +105,20 @@ class Dispatcher:
     ) -> None:
         name = f"gearman_pool-{options.name}" if options.name else "gearman_pool"
         self.options = options
-        self.counters = Counters()
-        self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
+        self.counters: Counters = Counters()
+        self.io: IOThread = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
         #: For users' code, and for what only passes the news on, which must not wait behind that.
-        self.callbacks = CallbackThreads(f"{name}-callback", self.io.post_later)
-        self.notices = CallbackThreads(f"{name}-notice", self.io.post_later)
+        self.callbacks: CallbackThreads = CallbackThreads(f"{name}-callback", self.io.post_later)
+        self.notices: CallbackThreads = CallbackThreads(f"{name}-notice", self.io.post_later)
         # One thread of these, however many futures it is about.
         self._stubborn = Mailbox(self.notices)
         self._impatient_until = 0.0
-        self.announcer = Announcer(self.callbacks, options.listeners, log)
+        self.announcer: Announcer = Announcer(self.callbacks, options.listeners, log)
         self.refusing: str | None = None
-        self.new_session = partial(ClientSession, options.max_packet_size)
-        self.pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
+        self.new_session: partial[ClientSession] = partial(ClientSession, options.max_packet_size)
+        self.pool: Pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
         #: The first half of the uniques made here; the second half counts. Random, and another one after a fork.
-        self.unique_prefix = os.urandom(unique_bytes).hex()[:-12]
+        self.unique_prefix: str = os.urandom(unique_bytes).hex()[:-12]
         # It does not begin at 0: a short prefix may be another process's too.
         self._unique_numbers = itertools.count(int.from_bytes(os.urandom(5), "big"))
         self._connection_for = connection_for
@@ -189,10 +190,10 @@ class Dispatcher:
     def _outbound(self) -> int:
         return sum(connection.outbound_bytes() for connection in self.pool.connections)
 
-    def ask(self, server: Server | None, packet: Packet, reply: int, query: Query, timeout: float) -> None:
-        """Send a request that is no job, to one server or to any."""
+    def ask(self, key: bytes | Server | None, packet: Packet, reply: int, query: Query, timeout: float) -> None:
+        """Send a request that is no job, to one server, or to that which gets the jobs with this key."""
         self.start()
-        self.pool.submit((packet, reply, query), server, timeout)
+        self.pool.submit((packet, reply, query), key, timeout)
 
     def stats(self) -> ClientStats:
         """Return a snapshot of counters and gauges."""
@@ -240,6 +241,11 @@ class Dispatcher:
         waiter.acquire()
         self._activity.append(waiter)
         return waiter
+
+    def ignore_activity(self, waiter: threading.Lock) -> None:
+        """Nobody waits for this lock any more."""
+        with contextlib.suppress(ValueError):  # the I/O thread has just taken it
+            self._activity.remove(waiter)
 
     # ==== THE CHILD OF A FORK =======================================================================================
 
@@ -328,6 +334,7 @@ class Dispatcher:
     def _end_broken(self, future: JobFuture, broken: GearmanError) -> None:
         error = _copy(broken)
         _describe(error, future)
+        future.request._future = None
         self._resolve(future, FINISHED, None, error)
 
     def _take(self, connection: Connection, events: list[SessionEvent]) -> None:
@@ -490,6 +497,8 @@ class Dispatcher:
             future._timer = None
         future._payload = None
         future._connection = None
+        # Before the outcome is set: whoever waited for that may submit the request again at once.
+        request._future = None
         if self._listeners:
             self._emit_finished(future, error)
         self._resolve(future, outcome, result, error)
@@ -517,7 +526,6 @@ class Dispatcher:
 
     def _resolved(self, future: JobFuture) -> None:
         """Let go of a future that has its outcome, and tell of it whoever wants to be told."""
-        future.request._future = None
         future._client = None
         audience, future._audience = future._audience, None
         if audience is None:

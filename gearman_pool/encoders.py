@@ -81,6 +81,12 @@ class BytesEncoder(DataEncoder):
             ) from None
 
     @classmethod
+    def _enforce_byte_string(cls, given_object: Any) -> None:
+        # Called by encoders that were derived from python-gearman's NoopEncoder.
+        if not isinstance(given_object, (bytes, bytearray, memoryview, str)):
+            raise EncodeError(f"a payload of type {type(given_object).__name__} is neither bytes nor str")
+
+    @classmethod
     def decode(cls, decodable_string: Any) -> bytes:
         """Return the payload as bytes."""
         return decodable_string if type(decodable_string) is bytes else bytes(decodable_string)

@@ -29,10 +29,11 @@ from .transport.io_thread import release_all
 if TYPE_CHECKING:
     from .callbacks import Mailbox
     from .transport.connection import Connection
+    from .transport.pool import Server
 
 __all__ = ["JobFuture"]
 
-log = logging.getLogger("gearman_pool.callbacks")
+log: logging.Logger = logging.getLogger("gearman_pool.callbacks")
 
 PENDING = "PENDING"
 CANCELLED = "CANCELLED_AND_NOTIFIED"
@@ -125,13 +126,14 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._state = PENDING
         self._result = None
         self._blocked: list[threading.Lock] = []
-        self.request = request
+        self.request: GearmanJobRequest = request
         self._client: Dispatching | None = client
         # Which process's half of the client has it; a fork leaves that half behind.
         self._dispatcher: object = None
         self._task = task
         self._payload: bytes | None = payload
-        self._key = key
+        #: By what its server is chosen: the user's unique, or the server itself.
+        self._key: bytes | Server | None = key
         self._unique_given = unique_given
         #: Whether an accepted job may be sent again, which python-gearman's layer never does.
         self._recover = recover
@@ -174,15 +176,30 @@ class JobFuture(concurrent.futures.Future[Any]):
         return fraction(status["numerator"], status["denominator"]) if status else None
 
     def done(self) -> bool:
-        """Whether the job has its result, or an error, or was cancelled."""
+        """Whether the job has its result, or an error, or was cancelled.
+
+        Example::
+
+            ready = [future for future in futures if future.done()]
+        """
         return self._state not in _OPEN
 
     def cancelled(self) -> bool:
-        """Whether `cancel` succeeded."""
+        """Whether `cancel` succeeded.
+
+        Example::
+
+            assert future.cancel() and future.cancelled()
+        """
         return self._state == CANCELLED
 
     def running(self) -> bool:
-        """Whether a worker is known to have it: it has sent an update, and the job is not done."""
+        """Whether a worker is known to have it: it has sent an update, and the job is not done.
+
+        Example::
+
+            waiting = [future for future in futures if not future.running() and not future.done()]
+        """
         return self._state in _OPEN and bool(self.request.status or self.request._raw_data or self._stream)
 
     def result(self, timeout: float | None = None) -> Any:
@@ -197,6 +214,13 @@ class JobFuture(concurrent.futures.Future[Any]):
             GearmanError: any other way for a job to end; see `gearman_pool.errors`.
             JobCancelled: `cancel` succeeded; also a `concurrent.futures.CancelledError`.
             DecodeError: the encoder does not understand the result.
+
+        Example::
+
+            try:
+                thumbnail = future.result(timeout=5)
+            except JobFailed as error:
+                log.warning("no thumbnail: %s", error)
         """
         if self._state in _OPEN:
             self._wait(timeout)
@@ -212,7 +236,19 @@ class JobFuture(concurrent.futures.Future[Any]):
         return self._result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return the exception that `result` would raise, or None. Blocks and raises as `result` does."""
+        """Return the exception that `result` would raise, or None. Blocks as `result` does.
+
+        Args:
+            timeout: How long to wait, in seconds; for ever if None.
+
+        Raises:
+            TimeoutError: it took longer.
+            JobCancelled: `cancel` succeeded.
+
+        Example::
+
+            failed = [future for future in futures if future.exception(timeout=5) is not None]
+        """
         if self._state in _OPEN:
             self._wait(timeout)
         if self._state == CANCELLED:
@@ -236,6 +272,11 @@ class JobFuture(concurrent.futures.Future[Any]):
             Whether the job is cancelled. False once a worker has it, or if it is done. A worker that takes the job
             in the very moment in which the server is told to drop it runs it all the same; its result goes nowhere.
             A job that others wait for too, by its ``unique``, is not dropped: it goes on for them.
+
+        Example::
+
+            if not future.cancel():
+                print("a worker has it already")
         """
         client = self._client
         if self._state in _OPEN and client is not None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EagerClient", "SubmittedJob"]
 
-log = logging.getLogger("gearman_pool.testing.eager")
+log: logging.Logger = logging.getLogger("gearman_pool.testing.eager")
 
 _UPDATES = {Command.WORK_STATUS: STATUS, Command.WORK_DATA: DATA, Command.WORK_WARNING: WARNING}
 
@@ -204,11 +204,11 @@ class _Dispatcher(Dispatcher):
         else:
             self._failed(future)
 
-    def ask(self, server: Server | None, packet: Packet, reply: int, query: Query, timeout: float) -> None:
+    def ask(self, key: bytes | Server | None, packet: Packet, reply: int, query: Query, timeout: float) -> None:
         """Answer as a server does that has no jobs: each was done before anybody could ask."""
         self.start()
         assert isinstance(packet, bytes)
-        connection: Any = _Connection(server or self.pool.servers[0])
+        connection: Any = _Connection(key if isinstance(key, Server) else self.pool.servers[0])
         nothing = [b"0", b"0", b"0", b"0"]
         if reply == Command.ECHO_RES:
             query.answered(connection, [packet[_HEADER:]])

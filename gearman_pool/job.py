@@ -58,19 +58,29 @@ class GearmanJob:
         task: The task's name.
         unique: The client's name for it, str.
         data: The payload as it was given to the client.
+
+    Example::
+
+        job = GearmanJob(client.connection_list[0], "H:lap:1", None, None, None)
+        client.get_job_status(GearmanJobRequest(job)).status["known"]
     """
 
     __slots__ = ("connection", "data", "handle", "task", "unique")
 
     def __init__(self, connection: Any, handle: str | None, task: Any, unique: Any, data: Any) -> None:
-        self.connection = connection
-        self.handle = handle
-        self.task = task
-        self.unique = unique
-        self.data = data
+        self.connection: Any = connection
+        self.handle: str | None = handle
+        self.task: Any = task
+        self.unique: Any = unique
+        self.data: Any = data
 
     def to_dict(self) -> dict[str, Any]:
-        """Return task, job_handle, unique and data as a dict."""
+        """Return task, job_handle, unique and data as a dict.
+
+        Example::
+
+            json.dumps(job.to_dict(), default=repr)
+        """
         return {"task": self.task, "job_handle": self.handle, "unique": self.unique, "data": self.data}
 
     def __repr__(self) -> str:
@@ -98,6 +108,11 @@ class GearmanJobRequest:
         connection_failed: Whether it was lost with its connection.
         status: The last status, a dict of handle, known, running, numerator, denominator, time_received (seconds of
             `time.time`) and last_time_received; empty before.
+
+    Example::
+
+        request = GearmanJobRequest(GearmanJob(None, None, "resize", "image-7", image), initial_priority=PRIORITY_HIGH)
+        client.submit_multiple_requests([request], poll_timeout=30)
     """
 
     result_data: bytes | None = None
@@ -120,6 +135,8 @@ class GearmanJobRequest:
     _future: JobFuture | None = None
     _unique_given: bool = True
     _status_promise: Promise | None = None
+    # Sent, and not yet seen to be accepted by a wait of python-gearman's layer, which raises why if it never was.
+    _unaccepted: JobFuture | None = None
     # Data for others who ask for the status of this job through a request of their own; see `get_job_status`.
     _observers: deque[bytes] | None = None
 
@@ -136,13 +153,26 @@ class GearmanJobRequest:
         self.max_connection_attempts = max_attempts
 
     def initialize_request(self) -> None:
-        """Forget how far it has come: the state is ``JOB_UNKNOWN``, without result, updates and status."""
+        """Forget how far it has come: the state is ``JOB_UNKNOWN``, without result, updates and status.
+
+        Example::
+
+            request.initialize_request()
+            assert request.state == JOB_UNKNOWN
+        """
         mine = self.__dict__
         for name in _PROGRESS:
             mine.pop(name, None)
 
     def reset(self) -> None:
-        """Make it as new, so that it can be submitted once more as another job."""
+        """Make it as new, so that it can be submitted once more as another job.
+
+        Example::
+
+            request.reset()
+            request.job.data = b"the next one"
+            client.submit_multiple_requests([request])
+        """
         self.initialize_request()
         self.connection_attempts = 0
         self.gearman_job.connection = None
@@ -277,6 +307,7 @@ _PROGRESS = (
     "_raw_warnings",
     "_future",
     "_status_promise",
+    "_unaccepted",
     "_observers",
 )
 
@@ -289,6 +320,11 @@ class JobUpdate:
         kind: ``"data"``, ``"warning"`` or ``"status"``.
         data: The decoded payload of data and warnings.
         numerator, denominator: The numbers of a status.
+
+    Example::
+
+        for update in future.updates(timeout=60):
+            print(update.kind, update.data)
     """
 
     kind: str
@@ -307,6 +343,11 @@ class JobStatus:
         numerator, denominator: What the worker said last of its progress; 0 and 0 before.
         waiting_clients: How many clients wait for its result; None where the server was asked by handle.
         server: The server that answered; None where none was asked.
+
+    Example::
+
+        status = client.status(future)
+        print("at a worker" if status.running else "in line" if status.known else "not there")
     """
 
     known: bool
@@ -368,6 +409,10 @@ class JobReference:
 
         Raises:
             ValueError: it is not such a text.
+
+        Example::
+
+            client.status(JobReference.parse(session["job"])).running
         """
         parts = text.split("/") if isinstance(text, str) else []
         if len(parts) != 3 or not parts[0] or not parts[1]:

@@ -8,21 +8,25 @@ that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .constants import DEFAULT_GEARMAN_PORT, JOB_PENDING, JOB_UNKNOWN, PRIORITY_NONE
+from .connection import GearmanConnection
+from .connection_manager import GearmanConnectionManager, WhoAnswers
+from .constants import JOB_CREATED, JOB_UNKNOWN, PRIORITY_NONE
 from .errors import (
     ConnectionLost,
     ExceededConnectionAttempts,
     GearmanError,
     InvalidClientState,
     JobFailed,
-    JobTimeout,
     ServerUnavailable,
 )
-from .job import GearmanJob, GearmanJobRequest
+from .job import GearmanJobRequest
 from .options import ServerAddress, parse_server
+from .protocol.commands import Command
+from .protocol.packets import pack
 
 if TYPE_CHECKING:
     import logging
@@ -30,88 +34,20 @@ if TYPE_CHECKING:
     from .dispatch import Dispatcher
     from .future import JobFuture
     from .options import ClientOptions
+    from .transport.pool import Server
 
 __all__ = ["GearmanConnection", "PythonGearmanClient"]
 
 
-class GearmanConnection:
-    """A server, as python-gearman's users know it: what `GearmanJob.connection` and ``connection_list`` hold.
-
-    It says which server; it has no methods that read or write, because the client's I/O thread alone does that.
-
-    Args:
-        host: The host, or a `ServerAddress` by itself.
-        port: The TCP port.
-        keyfile, certfile, ca_certs: PEM files for TLS; plain TCP if all are None.
-
-    Attributes:
-        address: The `ServerAddress`.
-
-    Raises:
-        ServerUnavailable: no host is given.
-        ValueError, TypeError: host, port or files are not usable.
-
-    Example::
-
-        job = GearmanJob(GearmanConnection("10.0.0.1"), handle, None, None, None)
-        client.get_job_status(GearmanJobRequest(job)).status["running"]
-    """
-
-    __slots__ = ("address",)
-
-    def __init__(
-        self,
-        host: str | ServerAddress | None = None,
-        port: int = DEFAULT_GEARMAN_PORT,
-        keyfile: str | None = None,
-        certfile: str | None = None,
-        ca_certs: str | None = None,
-    ) -> None:
-        if host is None:
-            raise ServerUnavailable("no host is given for this connection")
-        files = {"keyfile": keyfile, "certfile": certfile, "ca_certs": ca_certs}
-        self.address = host if isinstance(host, ServerAddress) else parse_server({"host": host, "port": port, **files})
-
-    @property
-    def gearman_host(self) -> str:
-        """The host, as it was given."""
-        return self.address.host
-
-    @property
-    def gearman_port(self) -> int:
-        """The port."""
-        return self.address.port
-
-    @property
-    def use_ssl(self) -> bool:
-        """Whether it is spoken to through TLS."""
-        return self.address.ssl_context is not None
-
-    def get_address(self) -> tuple[str, int]:
-        """Return (host, port)."""
-        return self.address.host, self.address.port
-
-    def __str__(self) -> str:
-        return str(self.address)
-
-    def __repr__(self) -> str:
-        return f"<GearmanConnection {self.address}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, GearmanConnection) and other.address == self.address
-
-    def __hash__(self) -> int:
-        return hash(self.address)
+_ECHO = b"gearman_pool: which server"
 
 
-class PythonGearmanClient:
+class PythonGearmanClient(GearmanConnectionManager):
     """python-gearman's methods. `GearmanClient` inherits them and gives them the engine."""
 
     if TYPE_CHECKING:
         log: logging.Logger
         options: ClientOptions
-        job_class: type[GearmanJob]
-        job_request_class: type[GearmanJobRequest]
         _dispatcher: Dispatcher
         _connections: dict[ServerAddress, GearmanConnection]
 
@@ -170,8 +106,13 @@ class PythonGearmanClient:
                 print(request.result)
         """
         job = {"task": task, "data": data, "unique": unique, "priority": priority}
+        # By python-gearman's names, here and below: a subclass may have overridden the method that is called.
         requests = self.submit_multiple_jobs(
-            [job], background, wait_until_complete, max_retries, poll_timeout, timeout=timeout
+            [job],
+            background=background,
+            wait_until_complete=wait_until_complete,
+            max_retries=max_retries,
+            poll_timeout=_merged(poll_timeout, timeout),
         )
         return requests[0]
 
@@ -185,13 +126,32 @@ class PythonGearmanClient:
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Submit a job for each dict of task, data and, if wanted, unique and priority; see `submit_job`."""
+        """Submit a job for each dict of task, data and, if wanted, unique and priority, and wait for them.
+
+        Args:
+            jobs_to_submit: A list, tuple or set of such dicts.
+            background, wait_until_complete, max_retries, poll_timeout, timeout: As for `submit_job`, for all of them.
+
+        Returns:
+            The requests, in the same order.
+
+        Raises:
+            ValueError, TypeError, EncodeError: one of them cannot be sent. None was.
+
+        And as `submit_job`. Those of the jobs that have been sent by then go on.
+
+        Example::
+
+            jobs = [{"task": "resize", "data": image} for image in images]
+            results = [request.result for request in client.submit_multiple_jobs(jobs, poll_timeout=30)]
+        """
         if not isinstance(jobs_to_submit, (list, tuple, set)):
             raise TypeError(
                 f"jobs_to_submit is a {type(jobs_to_submit).__name__}; it must be a list of dicts of task and data"
             )
         requests = [self._request_of(job, background, max_retries) for job in jobs_to_submit]
-        return self.submit_multiple_requests(requests, wait_until_complete, poll_timeout, timeout=timeout)
+        limit = _merged(poll_timeout, timeout)
+        return self.submit_multiple_requests(requests, wait_until_complete=wait_until_complete, poll_timeout=limit)
 
     def submit_multiple_requests(
         self,
@@ -201,17 +161,34 @@ class PythonGearmanClient:
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Submit requests and wait for them; see `submit_job`.
+        """Submit requests and wait for them.
 
         A request whose connection had failed is sent anew, with a new budget of attempts: that is your decision, for
         nobody knows whether it has run. One that timed out is still under way and only waited for; one that is complete
         comes back as it is.
+
+        Args:
+            job_requests: A list, tuple or set of requests.
+            wait_until_complete, poll_timeout, timeout: As for `submit_job`, for all of them.
+
+        Returns:
+            The requests, in the same order.
+
+        Raises:
+            ValueError, TypeError, EncodeError: one of them cannot be sent. None was.
+
+        And as `submit_job`. Those of the requests that have been sent by then go on; the others can be submitted again.
+
+        Example::
+
+            lost = [request for request in requests if request.connection_failed]
+            client.submit_multiple_requests(lost, poll_timeout=30)
         """
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
         # Overridden in subclasses with a second parameter of either name, so it is passed by position.
         processed = self.wait_until_jobs_accepted(requests, _remaining(deadline))
-        if wait_until_complete and (deadline is None or monotonic() < deadline):
+        if wait_until_complete:
             processed = self.wait_until_jobs_completed(processed, _remaining(deadline))
         return list(processed)
 
@@ -222,22 +199,33 @@ class PythonGearmanClient:
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Submit those that are not under way, and wait until the servers have accepted all; see `submit_job`."""
+        """Submit those that are not under way, and wait until the servers have accepted all.
+
+        Args:
+            job_requests: A list, tuple or set of requests.
+            poll_timeout: How long to wait, in seconds; for ever if None. A request that is not accepted then has
+                ``timed_out``, and is still under way.
+            timeout: The older name of ``poll_timeout``.
+
+        Raises as `submit_multiple_requests`.
+
+        Example::
+
+            client.wait_until_jobs_accepted(requests, poll_timeout=5)
+            handles = [request.job.handle for request in requests]
+        """
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
+        self._send_all([request for request in requests if request._future is None and request.state == JOB_UNKNOWN])
         waited = []
         for request in requests:
             request.timed_out = False
-            if request._future is None and request.state == JOB_UNKNOWN:
-                request.connection_attempts = 0
-                self.send_job_request(request)
-            waited.append((request, request._future))
+            waited.append((request, request._future or request._unaccepted))
         for request, future in waited:
             if future is not None:
-                accepted = future._watch(lambda request=request: request.state != JOB_PENDING, _remaining(deadline))  # type: ignore[misc]
-                request.timed_out = not accepted
+                request.timed_out = not future._watch(partial(_is_decided, request, future), _remaining(deadline))
         for request, future in waited:
-            if future is not None and future.done():
+            if not request.timed_out:
                 _raise_refusal(request, future)
         return requests
 
@@ -248,42 +236,130 @@ class PythonGearmanClient:
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Wait until all requests are complete, failed or lost, or the time is up; see `submit_job`."""
+        """Wait until all requests are complete, failed or lost, or the time is up. Nothing is sent.
+
+        Args:
+            job_requests: A list, tuple or set of requests.
+            poll_timeout: How long to wait, in seconds; for ever if None. A request that is not complete then has
+                ``timed_out``, and goes on.
+            timeout: The older name of ``poll_timeout``.
+
+        Raises:
+            GearmanError: one was refused after the wait for its acceptance had timed out; as `submit_job`.
+
+        Example::
+
+            for request in client.wait_until_jobs_completed(requests, poll_timeout=60):
+                print(request.job.unique, request.state, request.timed_out)
+        """
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
+        waited = []
         for request in requests:
             request.timed_out = False
-            future = request._future
+            future = request._future or request._unaccepted
             if future is not None:
                 request.timed_out = not future._watch(future.done, _remaining(deadline))
+            waited.append((request, future))
+        for request, future in waited:
+            if not request.timed_out:
+                _raise_refusal(request, future)
         return requests
 
     def send_job_request(self, current_request: GearmanJobRequest) -> GearmanJobRequest:
-        """Send one request without waiting for anything.
+        """Send one request without waiting for anything but room, for ``submit_timeout`` at the most.
+
+        Override it to do something for each request that is submitted.
 
         Raises:
             InvalidClientState: it is under way, or complete.
+            ValueError, TypeError, EncodeError: it cannot be sent.
+            ClientSaturated: there was no room. The request can be sent again.
+            ClientClosed: the client is closed.
+
+        Example::
+
+            request = GearmanJobRequest(GearmanJob(None, None, "resize", "image-7", image))
+            client.wait_until_jobs_completed([client.send_job_request(request)])
         """
-        if current_request._future is not None or current_request.state != JOB_UNKNOWN:
+        if current_request.state != JOB_UNKNOWN or not (current_request._future is None or _is_ready(current_request)):
             raise InvalidClientState(
                 f"{current_request!r} is {current_request.state}; only a new or a lost request can be sent"
             )
-        current_request.connection_failed = False
-        self._send(self._future_of(current_request, current_request._unique_given, False), None)
+        try:
+            future = current_request._future or self._prepare(current_request)
+            # What it had of a server that lost it says nothing of this submission.
+            current_request.connection_failed = False
+            current_request.job.handle = current_request.job.connection = None
+            if self._chooses:
+                future._key = self._chosen(current_request)
+            self._send(future, None)
+            current_request._unaccepted = future
+        except BaseException:
+            _take_back(current_request)
+            raise
         return current_request
 
+    def _send_all(self, requests: list[GearmanJobRequest]) -> None:
+        """Send requests, but only if all of them can be sent."""
+        try:
+            for request in requests:
+                if request._future is None:
+                    self._prepare(request)
+            overridden = type(self).send_job_request is not PythonGearmanClient.send_job_request
+            for request in requests:
+                if _is_ready(request):
+                    if overridden:
+                        # It may change the job, which is then encoded anew.
+                        _take_back(request)
+                    request.connection_attempts = 0
+                    self.send_job_request(request)
+        finally:
+            for request in requests:
+                _take_back(request)
+
+    @property
+    def _chooses(self) -> bool:
+        return type(self).establish_request_connection is not PythonGearmanClient.establish_request_connection
+
+    def _chosen(self, request: GearmanJobRequest) -> Server:
+        connection: object = self.establish_request_connection(request)
+        if not isinstance(connection, GearmanConnection):
+            kind = type(connection).__name__
+            raise TypeError(f"establish_request_connection returned {kind}; it must return one of connection_list")
+        server: Server = self._server(str(connection.address))
+        return server
+
+    def _prepare(self, request: GearmanJobRequest) -> JobFuture:
+        """Make a request ready to be sent: all that can be refused is refused here."""
+        return self._future_of(request, request._unique_given, False)
+
     def establish_request_connection(self, current_request: GearmanJobRequest) -> GearmanConnection:
-        """Return the server that the policy would give this request now.
+        """Return the server that the policy gives this request, once it has answered; override it to choose another.
+
+        An override is called once for each submission, and the request then waits for that server and no other, also
+        where it is sent again. It must return one of ``connection_list``. Without an override no call of this interface
+        needs it: the pool chooses.
 
         Raises:
-            ServerUnavailable: none is up.
+            ServerUnavailable: none answered within ``submit_timeout``.
+
+        Example::
+
+            class Pinned(GearmanClient):
+                def establish_request_connection(self, current_request):
+                    return self.connection_list[hash(current_request.job.task) % len(self.connection_list)]
         """
         unique = current_request.job.unique
-        key = unique.encode() if isinstance(unique, str) else unique
-        connection = self._dispatcher.pool.choose(key)
-        if connection is None:
-            raise self._dispatcher.pool.unavailable()
-        return self._connection(connection.server.address)
+        key = unique.encode("utf-8", "surrogateescape") if isinstance(unique, str) else unique
+        query = WhoAnswers()
+        timeout = self.options.submit_timeout
+        self._dispatcher.ask(key, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
+        try:
+            address = query.promise.wait(timeout)
+        except (ConnectionLost, TimeoutError) as error:
+            raise self._dispatcher.pool.unavailable("no server answered") from error
+        return self._connection(address)
 
     def _request_of(self, job: dict[str, Any], background: bool, max_retries: int) -> GearmanJobRequest:
         unknown = set(job) - {"task", "data", "unique", "priority"}
@@ -292,6 +368,8 @@ class PythonGearmanClient:
             raise TypeError(
                 f"a job is a dict of task, data and, if wanted, unique and priority; this one has {sorted(job)}"
             )
+        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+            raise ValueError(f"max_retries is {max_retries!r}; it must be a whole number of 0 or more")
         unique = job.get("unique")
         gearman_job = self.job_class(None, None, job["task"], unique or self._dispatcher.new_unique(), job["data"])
         request = self.job_request_class(gearman_job, job.get("priority"), background, max_retries + 1)
@@ -311,14 +389,21 @@ class PythonGearmanClient:
         Args:
             current_request: An accepted request.
             poll_timeout: How long to wait for the answer, in seconds; ``submit_timeout`` if None. When it is over the
-                request comes back with ``timed_out``.
+                request comes back with ``timed_out``, if there is a connection to the server.
             timeout: The older name of ``poll_timeout``.
 
         Raises:
             InvalidClientState: it has no handle: no server has accepted it.
-            ServerUnavailable: the server could not be reached.
+            ServerUnavailable: there was no connection to the server in all that time.
+            ConnectionLost: the connection was lost before the answer came. Ask again.
+            GearmanError: the server refused the question.
+
+        Example::
+
+            status = client.get_job_status(request, poll_timeout=5).status
+            print(status["numerator"], "of", status["denominator"])
         """
-        return self.get_job_statuses([current_request], poll_timeout, timeout=timeout)[0]
+        return self.get_job_statuses([current_request], poll_timeout=_merged(poll_timeout, timeout))[0]
 
     def get_job_statuses(
         self,
@@ -327,7 +412,15 @@ class PythonGearmanClient:
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Ask for the status of several requests at once; see `get_job_status`."""
+        """Ask for the status of several requests at once; see `get_job_status`.
+
+        If there is an error, it is raised when the others have their answers, or the time is up.
+
+        Example::
+
+            for request in client.get_job_statuses(requests, poll_timeout=5):
+                print(request.job.unique, request.status["running"])
+        """
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
         for request in requests:
@@ -351,44 +444,82 @@ class PythonGearmanClient:
         *,
         timeout: float | None = None,
     ) -> list[GearmanJobRequest]:
-        """Wait for the answers to questions that are on their way; see `get_job_status`."""
+        """Wait for the answers to questions that are on their way, after `get_job_statuses` has timed out.
+
+        Args:
+            poll_timeout: How long to wait, in seconds; ``submit_timeout`` for each if None.
+            timeout: The older name of ``poll_timeout``.
+
+        Raises as `get_job_status`.
+
+        Example::
+
+            late = [request for request in client.get_job_statuses(requests, poll_timeout=0.1) if request.timed_out]
+            client.wait_until_job_statuses_received(late, poll_timeout=5)
+        """
         requests = _requests(job_requests)
         deadline = _deadline(poll_timeout, timeout)
+        failure: GearmanError | None = None
         for request in requests:
             promise = request._status_promise
             if promise is None:
                 continue
             remaining = _remaining(deadline)
+            request.timed_out = False
             try:
                 promise.wait(self.options.submit_timeout if remaining is None else remaining)
-                request.timed_out = False
-            except JobTimeout:
-                raise
-            except TimeoutError:
-                request.timed_out = True
-            else:
-                request._status_promise = None
+            except TimeoutError as error:
+                if not promise.done and self._is_connected(request.job.connection.address):
+                    request.timed_out = True
+                    continue
+                failure = failure or self._unreachable(request, error)
+            except ServerUnavailable as error:
+                failure = failure or self._unreachable(request, error)
+            except GearmanError as error:
+                failure = failure or error
+            request._status_promise = None
+        if failure is not None:
+            raise failure
         return requests
+
+    def _unreachable(self, request: GearmanJobRequest, error: Exception) -> ServerUnavailable:
+        """Return one error for both: the pool's time limit for the question ends as that for the answer does."""
+        address = str(request.job.connection.address)
+        why = self._dispatcher.pool.unavailable().servers.get(address, str(error))
+        unavailable = ServerUnavailable(
+            f"{address} could not be reached in time: {why}", servers={address: why}, server=address
+        )
+        unavailable.__cause__ = error
+        return unavailable
 
     # ---- connections -----------------------------------------------------------------------------------------------
 
     @property
     def connection_list(self) -> list[GearmanConnection]:
         """The servers, in the order of the configuration."""
-        return [self._connection(server.address) for server in list(self._dispatcher.pool.wanted.values())]
+        return [self._connection(server.address) for server in self._pool_servers()]
+
+    def _pool_servers(self) -> list[Server]:
+        return list(self._dispatcher.pool.wanted.values())
 
     def _connection(self, address: ServerAddress) -> GearmanConnection:
-        return self._connections.setdefault(address, GearmanConnection(address))
+        found = self._connections.get(address)
+        if found is None:
+            found = self._connections.setdefault(address, GearmanConnection.of(self, address))
+        return found
 
     def add_connection(self, hostport_tuple: Any) -> GearmanConnection:
-        """Take in a server given as (host, port), and return it."""
+        """Take in a server, given as (host, port) or ``"host:port"``, and return it; see `GearmanClient.add_server`.
+
+        Raises:
+            ValueError, TypeError: it is no server.
+
+        Example::
+
+            client.add_connection(("10.0.0.3", 4730))
+        """
         self.add_server(hostport_tuple)
         return self._connection(parse_server(hostport_tuple))
-
-    def add_ssl_connection(self, host: str, port: int, keyfile: str, certfile: str, ca_certs: str) -> GearmanConnection:
-        """Take in a server that is spoken to through TLS, and return it."""
-        server = {"host": host, "port": port, "keyfile": keyfile, "certfile": certfile, "ca_certs": ca_certs}
-        return self.add_connection(server)
 
     def establish_connection(self, current_connection: GearmanConnection) -> GearmanConnection:
         """Wait until a server of this client answers, for ``submit_timeout`` at the most, and return it.
@@ -398,6 +529,10 @@ class PythonGearmanClient:
         Raises:
             ServerUnavailable: it does not.
             ValueError: it is not a server of this client.
+
+        Example::
+
+            client.establish_connection(client.connection_list[0])
         """
         address = str(current_connection.address)
         timeout = self.options.submit_timeout
@@ -423,6 +558,13 @@ class PythonGearmanClient:
 
         Returns:
             Whether anything has come from a server.
+
+        Example::
+
+            def go_on(any_activity):
+                return not all(request.complete for request in requests)
+
+            client.poll_connections_until_stopped(client.connection_list, go_on, timeout=60)
         """
         known = set(self.connection_list)
         for connection in submitted_connections:
@@ -435,16 +577,24 @@ class PythonGearmanClient:
         while True:
             # Asked for before the callback looks, so that nothing that comes in between is missed.
             waiter = self._dispatcher.expect_activity()
-            if not callback_fxn(activity):
-                return any_activity
-            remaining = _remaining(deadline)
-            if remaining is not None and remaining <= 0:
-                return any_activity
-            activity = waiter.acquire(timeout=-1 if remaining is None else remaining)
+            try:
+                if not callback_fxn(activity):
+                    return any_activity
+                remaining = _remaining(deadline)
+                if remaining is not None and remaining <= 0:
+                    return any_activity
+                activity = waiter.acquire(timeout=-1 if remaining is None else remaining)
+            finally:
+                self._dispatcher.ignore_activity(waiter)
             any_activity = any_activity or activity
 
     def shutdown(self) -> None:
-        """Close the client; `close` is the newer name."""
+        """Close the client; `GearmanClient.close` is the newer name.
+
+        Example::
+
+            client.shutdown()
+        """
         self.close()
 
 
@@ -458,10 +608,32 @@ def _requests(job_requests: Iterable[GearmanJobRequest]) -> list[GearmanJobReque
     return requests
 
 
-def _deadline(poll_timeout: float | None, timeout: float | None) -> float | None:
+def _is_ready(request: GearmanJobRequest) -> bool:
+    """Whether a request has been checked and encoded, and not sent."""
+    future = request._future
+    return future is not None and future._dispatcher is None
+
+
+def _is_decided(request: GearmanJobRequest, future: JobFuture) -> bool:
+    """Whether a request was accepted, or will not be."""
+    # In its last step it changes its state first, and has its error a moment later.
+    return request.state == JOB_CREATED or future.done()
+
+
+def _take_back(request: GearmanJobRequest) -> None:
+    """Let a request that was made ready, and not sent, be as it was."""
+    if _is_ready(request):
+        request._future = None
+
+
+def _merged(poll_timeout: float | None, timeout: float | None) -> float | None:
     if poll_timeout is not None and timeout is not None:
         raise TypeError("timeout is the older name of poll_timeout; give one of them")
-    limit = poll_timeout if timeout is None else timeout
+    return poll_timeout if timeout is None else timeout
+
+
+def _deadline(poll_timeout: float | None, timeout: float | None) -> float | None:
+    limit = _merged(poll_timeout, timeout)
     return None if limit is None else monotonic() + limit
 
 
@@ -469,9 +641,10 @@ def _remaining(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - monotonic())
 
 
-def _raise_refusal(request: GearmanJobRequest, future: JobFuture) -> None:
-    """Raise what keeps a request from having been accepted; how an accepted job ended is in its state."""
-    error = future._exception
+def _raise_refusal(request: GearmanJobRequest, future: JobFuture | None) -> None:
+    """Raise, once, what kept a request from being accepted; how an accepted job ended is in its state."""
+    request._unaccepted = None
+    error = None if future is None or not future.done() else future._exception
     if error is None or isinstance(error, JobFailed):
         return
     if isinstance(error, ConnectionLost):

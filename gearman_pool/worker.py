@@ -16,14 +16,21 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from typing_extensions import Self
 
+from .connection import GearmanConnection
+from .connection_manager import GearmanConnectionManager
 from .encoders import BytesEncoder
-from .errors import ForkedProcess, GearmanError, InvalidWorkerState
+from .errors import (
+    ConnectionError,  # noqa: A004 - python-gearman's name
+    ForkedProcess,
+    GearmanError,
+    InvalidWorkerState,
+)
 from .events import TaskFinished, TaskStarted, WorkerStats
 from .job import GearmanJob
 from .options import LONGEST_DURATION, ClientOptions, encode_name, encode_task, parse_servers
 from .promise import Promise
 from .protocol.commands import Command
-from .python_gearman import GearmanConnection
+from .python_gearman_worker import ErrorListener, PythonGearmanWorker
 from .transport import lifecycle
 from .transport.connection import Connection, set_main_thread
 from .transport.pool import Query
@@ -37,9 +44,19 @@ if TYPE_CHECKING:
 
     from .options import ClientOptionsDict
 
-__all__ = ["POLL_TIMEOUT_IN_SECONDS", "GearmanWorker", "GearmanWorkerJob"]
+__all__ = [
+    "POLL_TIMEOUT_IN_SECONDS",
+    "ConnectionError",
+    "GearmanConnectionManager",
+    "GearmanWorker",
+    "GearmanWorkerJob",
+    "gearman_logger",
+]
 
-log = logging.getLogger("gearman_pool.worker")
+log: logging.Logger = logging.getLogger("gearman_pool.worker")
+
+#: python-gearman's name for what a worker logs to; ``self.log`` is the same.
+gearman_logger = log
 
 #: How long `GearmanWorker.work` waits for a job before it calls ``after_poll``, unless told otherwise.
 POLL_TIMEOUT_IN_SECONDS = 60.0
@@ -59,7 +76,7 @@ _LAST_WORDS = 1.0
 _Task = TypeVar("_Task", bound=Callable[..., Any])
 
 
-class GearmanWorker:
+class GearmanWorker(PythonGearmanWorker):
     """A worker for Gearman job servers.
 
     Creating one does no I/O. `run` or `work` connects to all servers, asks them for jobs in turn, and runs the tasks; a
@@ -113,17 +130,19 @@ class GearmanWorker:
     ) -> None:
         addresses, dsn_options = parse_servers(host_list)
         merged = ClientOptions.merge(dsn_options, options)
-        self.options = replace(merged, connections_per_server=1)
-        self.log = log
-        self.concurrency = _checked_count("concurrency", concurrency, 1)
-        self.prefetch = _checked_count("prefetch", prefetch, 0)
-        self.poll_interval = _checked_duration("poll_interval", poll_interval)
-        self.shutdown_timeout = _checked_duration("shutdown_timeout", shutdown_timeout)
-        self.max_jobs = None if max_jobs is None else _checked_count("max_jobs", max_jobs, 1)
+        self.options: ClientOptions = replace(merged, connections_per_server=1)
+        self.log: logging.Logger = log
+        self.concurrency: int = _checked_count("concurrency", concurrency, 1)
+        self.prefetch: int = _checked_count("prefetch", prefetch, 0)
+        self.poll_interval: float = _checked_duration("poll_interval", poll_interval)
+        self.shutdown_timeout: float = _checked_duration("shutdown_timeout", shutdown_timeout)
+        self.max_jobs: int | None = None if max_jobs is None else _checked_count("max_jobs", max_jobs, 1)
         #: Set while the tasks are known to a server that can be reached.
-        self.ready = threading.Event()
+        self.ready: threading.Event = threading.Event()
         if self.options.data_encoder is not None:
             self.data_encoder = self.options.data_encoder
+        if type(self).handle_error is not PythonGearmanWorker.handle_error:
+            self.options = replace(self.options, listeners=(*self.options.listeners, ErrorListener(self)))
         context = self.options.ssl_context
         self._addresses = tuple(a if context is None else a.with_ssl(context) for a in addresses)
         self._client_id = None if client_id is None else _encode_client_id(client_id)
@@ -133,7 +152,8 @@ class GearmanWorker:
         self._stop_asked = False
         self._stop_timeout: float | None = None
         self._give_up_signal: int | None = None
-        # Guards the change from not running to running; held for a few instructions, with no other lock.
+        # Guards the change from not running to running, and ``_addresses`` until the engine has them; held for a
+        # moment, with no other lock.
         self._lock = threading.Lock()
         self._running = False
         self._idle = threading.Event()
@@ -177,7 +197,9 @@ class GearmanWorker:
             return task
 
         def decorate(function: _Task) -> _Task:
-            self.register_task(task, function, timeout=timeout)
+            # python-gearman's method, which a subclass may have overridden, has no timeout.
+            options = {} if timeout is None else {"timeout": timeout}
+            self.register_task(task, function, **options)
             return function
 
         return decorate
@@ -229,6 +251,10 @@ class GearmanWorker:
 
         Raises:
             InvalidWorkerState: it is not registered.
+
+        Example::
+
+            worker.unregister_task("reverse")
         """
         encoded = encode_task(task, self.options.prefix)
         if self._abilities.pop(encoded, None) is None:
@@ -248,6 +274,10 @@ class GearmanWorker:
 
         Raises:
             ValueError, TypeError: it has more than 127 bytes, or control characters, or is no text.
+
+        Example::
+
+            worker.set_client_id(f"resizer-{os.getpid()}")
         """
         self._client_id = _encode_client_id(client_id)
         engine = self._engine
@@ -274,6 +304,12 @@ class GearmanWorker:
 
         Raises:
             InvalidWorkerState: it is running.
+
+        Example::
+
+            worker = GearmanWorker(["localhost:4730"])
+            worker.register_task("reverse", lambda job: job.data[::-1])
+            worker.run()
         """
         if threading.current_thread() is not threading.main_thread():
             return self._work(None)
@@ -307,6 +343,14 @@ class GearmanWorker:
 
         Raises:
             InvalidWorkerState: it is running.
+
+        Example::
+
+            class Worker(GearmanWorker):
+                def after_poll(self, any_activity):
+                    return any_activity  # work() returns when no job has come for a minute
+
+            worker.work(poll_timeout=60)
         """
         if poll_timeout is not None:
             _checked_duration("poll_timeout", poll_timeout)
@@ -320,6 +364,12 @@ class GearmanWorker:
         Args:
             timeout: How long they may take, in seconds; ``shutdown_timeout`` if None. What is not done then goes to
                 another worker.
+
+        Example::
+
+            @worker.task("last")
+            def last(job):
+                worker.stop(timeout=10)
         """
         self._stop_timeout = timeout
         self._stop_asked = True
@@ -332,6 +382,10 @@ class GearmanWorker:
 
         Args:
             timeout: How long the jobs that are held may take, in seconds; ``shutdown_timeout`` if None.
+
+        Example::
+
+            worker.close(timeout=10)
         """
         limit = self.shutdown_timeout if timeout is None else timeout
         with self._lock:
@@ -342,7 +396,12 @@ class GearmanWorker:
                 self._idle.wait(limit + _END_TIMEOUT)
 
     def shutdown(self) -> None:
-        """python-gearman's name for `close`."""
+        """python-gearman's name for `close`.
+
+        Example::
+
+            worker.shutdown()
+        """
         self.close()
 
     @property
@@ -352,7 +411,12 @@ class GearmanWorker:
         return self._stop_asked or (engine is not None and engine.stopping)
 
     def stats(self) -> WorkerStats:
-        """Return a snapshot of counters and gauges; of the last run if it does not run."""
+        """Return a snapshot of counters and gauges; of the last run if it does not run.
+
+        Example::
+
+            print(worker.stats().jobs_done, "done,", worker.stats().jobs_failed, "failed")
+        """
         engine = self._engine
         if engine is not None:
             return self._stats(engine)
@@ -388,15 +452,34 @@ class GearmanWorker:
 
         Returns:
             Whether to go on.
+
+        Example::
+
+            def after_poll(self, any_activity):
+                self.database.rollback()
+                return True
         """
         return True
 
     def after_job(self) -> bool:
-        """Override it to do something after each job, on the thread that ran it; return whether to go on."""
+        """Override it to do something after each job, on the thread that ran it; return whether to go on.
+
+        Example::
+
+            def after_job(self):
+                return memory_used() < 500_000_000  # else it stops
+        """
         return True
 
     def on_job_execute(self, current_job: GearmanJob) -> bool:
-        """Run a job's task, and hand on what comes of it; override it to wrap that. The return value is not used."""
+        """Run a job's task, and hand on what comes of it; override it to wrap that. The return value is not used.
+
+        Example::
+
+            def on_job_execute(self, current_job):
+                with tracer.span(current_job.task):
+                    return super().on_job_execute(current_job)
+        """
         try:
             result = self._call(current_job)
         except Exception:
@@ -411,6 +494,13 @@ class GearmanWorker:
         libgearman's clients wait for ever for a job that ends so, unless they asked for exceptions (its ``gearman``
         tool does not): gearmand 1.1 tells them in a way that they do not understand. For their sake call
         `send_job_failure` here.
+
+        Example::
+
+            def on_job_exception(self, current_job, exc_info):
+                self.log.error("%s failed", current_job.task, exc_info=exc_info)
+                self.send_job_failure(current_job)
+                return False
         """
         assignment = self._assignment(current_job)
         log.error(
@@ -422,7 +512,14 @@ class GearmanWorker:
         return False
 
     def on_job_complete(self, current_job: GearmanJob, job_result: Any) -> bool:
-        """Send what a task returned to the client; override it to do something else."""
+        """Send what a task returned to the client; override it to do something else.
+
+        Example::
+
+            def on_job_complete(self, current_job, job_result):
+                self.cache[current_job.unique] = job_result
+                return super().on_job_complete(current_job, job_result)
+        """
         try:
             payload = encode_result(self.data_encoder, job_result)
         except GearmanError:
@@ -433,7 +530,20 @@ class GearmanWorker:
     def create_job(
         self, command_handler: GearmanConnection, job_handle: str, task: str, unique: str, data: Any
     ) -> GearmanJob:
-        """Make the object that a task is given; override it, or ``job_class``, to have another."""
+        """Make the object that a task is given; override it, or ``job_class``, to have another.
+
+        Args:
+            command_handler: The server that gave the job; python-gearman's name for it.
+            job_handle, task, unique: What the server said of the job.
+            data: The decoded payload.
+
+        Example::
+
+            def create_job(self, command_handler, job_handle, task, unique, data):
+                job = super().create_job(command_handler, job_handle, task, unique, data)
+                job.received = time.monotonic()
+                return job
+        """
         return self.job_class(command_handler, job_handle, task, unique, data)
 
     # ---- what a task may send --------------------------------------------------------------------------------------
@@ -447,28 +557,84 @@ class GearmanWorker:
 
         Args:
             poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Example::
+
+            worker.send_job_status(job, 1, 3)
         """
         numbers = whole_number(numerator, "numerator"), whole_number(denominator, "denominator")
         self._send(current_job, poll_timeout, Command.WORK_STATUS, *numbers)
 
     def send_job_data(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
-        """Send the client a part of the result; see `GearmanWorkerJob.send_data`."""
+        """Send the client a part of the result; see `GearmanWorkerJob.send_data`.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Raises:
+            EncodeError: the worker's encoder cannot encode it.
+
+        Example::
+
+            worker.send_job_data(job, b"half way")
+        """
         self._send(current_job, poll_timeout, Command.WORK_DATA, encode_result(self.data_encoder, data))
 
     def send_job_warning(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
-        """Send the client a warning; see `GearmanWorkerJob.send_warning`."""
+        """Send the client a warning; see `GearmanWorkerJob.send_warning`.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Raises:
+            EncodeError: the worker's encoder cannot encode it.
+
+        Example::
+
+            worker.send_job_warning(job, b"the image is very large")
+        """
         self._send(current_job, poll_timeout, Command.WORK_WARNING, encode_result(self.data_encoder, data))
 
     def send_job_complete(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
-        """End a job with this result. What its task returns later is ignored."""
+        """End a job with this result. What its task returns later is ignored.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Raises:
+            EncodeError: the worker's encoder cannot encode it.
+
+        Example::
+
+            worker.send_job_complete(job, result)
+        """
         self._finish(current_job, poll_timeout, "done", Command.WORK_COMPLETE, encode_result(self.data_encoder, data))
 
     def send_job_failure(self, current_job: GearmanJob, poll_timeout: float | None = None) -> None:
-        """End a job as failed, without saying why. What its task returns later is ignored."""
+        """End a job as failed, without saying why. What its task returns later is ignored.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Example::
+
+            worker.send_job_failure(job)
+        """
         self._finish(current_job, poll_timeout, "failed", Command.WORK_FAIL)
 
     def send_job_exception(self, current_job: GearmanJob, data: Any, poll_timeout: float | None = None) -> None:
-        """End a job with an exception. What its task returns later is ignored."""
+        """End a job with an exception. What its task returns later is ignored.
+
+        Args:
+            poll_timeout: Wait until the server has it, for so many seconds at most; not at all if None.
+
+        Raises:
+            EncodeError: the worker's encoder cannot encode it.
+
+        Example::
+
+            worker.send_job_exception(job, b"out of space")
+        """
         payload = encode_result(self.data_encoder, data)
         self._finish(current_job, poll_timeout, "failed", Command.WORK_EXCEPTION, payload)
 
@@ -479,6 +645,10 @@ class GearmanWorker:
 
         Args:
             poll_timeout: For how long, in seconds; for ever if None.
+
+        Example::
+
+            worker.wait_until_updates_sent([job], poll_timeout=5)
         """
         engine = self._engine
         connections = {self._assignment(job).connection for job in multiple_gearman_jobs}
@@ -495,24 +665,6 @@ class GearmanWorker:
             except TimeoutError:
                 return
 
-    # ---- servers ---------------------------------------------------------------------------------------------------
-
-    @property
-    def connection_list(self) -> list[GearmanConnection]:
-        """The servers, in the order of the configuration."""
-        return [GearmanConnection(address) for address in self._addresses]
-
-    def establish_worker_connections(self) -> list[GearmanConnection]:
-        """Return the servers that are connected now; connecting needs no call."""
-        engine = self._engine
-        available = () if engine is None else engine.pool.available
-        return [GearmanConnection(server.address) for server in available]
-
-    def has_job_lock(self) -> bool:
-        """Whether a job is being run."""
-        engine = self._engine
-        return engine is not None and bool(engine.held)
-
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _work(self, poll_timeout: float | None) -> bool:
@@ -524,7 +676,8 @@ class GearmanWorker:
         pid = os.getpid()
         self._local.works = True
         self._failure = None
-        engine = self._engine = self._new_engine()
+        with self._lock:  # or a server that is added now would be missed
+            engine = self._engine = self._new_engine()
         try:
             engine.start()
             if not self._abilities:
@@ -665,7 +818,7 @@ class GearmanWorker:
     def _job(self, assignment: Assignment) -> GearmanJob:
         """Return the object for a task. One whose payload cannot be decoded ends here, through the hook for that."""
         arguments = (
-            GearmanConnection(assignment.connection.server.address),
+            GearmanConnection.of(self, assignment.connection.server.address),
             assignment.handle.decode("utf-8", "surrogateescape"),
             assignment.ability.name,
             assignment.unique.decode("utf-8", "surrogateescape"),

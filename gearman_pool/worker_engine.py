@@ -38,7 +38,7 @@ from .transport.pool import Pool, Query
 
 __all__ = ["Ability", "Assignment", "Slot", "WorkerEngine"]
 
-log = logging.getLogger("gearman_pool.worker")
+log: logging.Logger = logging.getLogger("gearman_pool.worker")
 
 #: A NOOP this soon after PRE_SLEEP, in seconds, was its answer: the server believed that it has a job.
 _AT_ONCE = 0.05
@@ -82,9 +82,9 @@ class Slot:
         #: Where it asked last.
         self.connection: Connection | None = None
         #: When it asked.
-        self.since = 0.0
+        self.since: float = 0.0
         #: It was replaced because its GRAB_JOB was not answered; if a job comes after all, it is used once more.
-        self.orphan = False
+        self.orphan: bool = False
 
 
 class Assignment:
@@ -111,19 +111,23 @@ class Assignment:
     )
 
     def __init__(self, connection: Connection, slot: Slot, ability: Ability, value: tuple[bytes, ...]) -> None:
-        self.connection = connection
-        self.slot = slot
-        self.ability = ability
+        self.connection: Connection = connection
+        self.slot: Slot = slot
+        self.ability: Ability = ability
+        self.handle: bytes
+        self.task: bytes
+        self.unique: bytes
+        self.data: bytes
         self.handle, self.task, self.unique, self.data = value
         #: When the task was called; 0 before.
-        self.started = 0.0
+        self.started: float = 0.0
         #: Its final packet, if that is to leave together with the next question for a job.
         self.final: Entry | None = None
         #: Why its payload could not be decoded.
         self.broken: Exception | None = None
-        self.outcome = "lost"
-        self.lost = False
-        self.overdue = False
+        self.outcome: str = "lost"
+        self.lost: bool = False
+        self.overdue: bool = False
 
     @property
     def server(self) -> str:
@@ -169,17 +173,17 @@ class WorkerEngine:
     ) -> None:
         name = f"gearman_pool-worker-{options.name}" if options.name else "gearman_pool-worker"
         self.options = options
-        self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
-        self.callbacks = CallbackThreads(f"{name}-callback", self.io.post_later)
-        self.announcer = Announcer(self.callbacks, options.listeners, log)
-        self.counters = Counters()
+        self.io: IOThread = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
+        self.callbacks: CallbackThreads = CallbackThreads(f"{name}-callback", self.io.post_later)
+        self.announcer: Announcer = Announcer(self.callbacks, options.listeners, log)
+        self.counters: Counters = Counters()
         self.jobs: queue.SimpleQueue[Assignment | None] = queue.SimpleQueue()
         self.held: dict[Assignment, None] = {}
         self._unsent: dict[Assignment, None] = {}
         #: Takes no new jobs. Set by anybody, and never unset.
-        self.stopping = False
+        self.stopping: bool = False
         self._stop_begun = False
-        self.given_up = False
+        self.given_up: bool = False
         self.ready = ready
         self._on_give_up = on_give_up
         # Finished jobs by outcome, and what went wrong. The threads that run tasks share the first under
@@ -206,7 +210,7 @@ class WorkerEngine:
         self._leaving: set[bytes] = set()
         self._farewells: set[Connection] | None = None
         self._waning = False
-        self.pool = Pool(self.io, addresses, options, self._new_session, self, self.counters)
+        self.pool: Pool = Pool(self.io, addresses, options, self._new_session, self, self.counters)
         self.io.post(self._tick)
 
     # ==== ANY THREAD ================================================================================================

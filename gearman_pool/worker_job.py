@@ -65,6 +65,10 @@ class GearmanWorkerJob(GearmanJob):
 
         Raises:
             ValueError, TypeError: a number is below 0, above 2**32 - 1, or none.
+
+        Example::
+
+            job.send_status(1, 3)
         """
         self._require_worker().send_job_status(self, numerator, denominator)
 
@@ -73,6 +77,10 @@ class GearmanWorkerJob(GearmanJob):
 
         Raises:
             EncodeError: the worker's encoder cannot encode it.
+
+        Example::
+
+            job.send_data(chunk)
         """
         self._require_worker().send_job_data(self, data)
 
@@ -81,6 +89,10 @@ class GearmanWorkerJob(GearmanJob):
 
         Raises:
             EncodeError: the worker's encoder cannot encode it.
+
+        Example::
+
+            job.send_warning(b"the image is very large")
         """
         self._require_worker().send_job_warning(self, data)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import shlex
@@ -14,7 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from gearman_pool import GearmanClient, JSONEncoder
+from gearman_pool import (
+    GearmanAdminClient,
+    GearmanClient,
+    GearmanJob,
+    GearmanJobRequest,
+    GearmanWorker,
+    GearmanWorkerJob,
+    JobFuture,
+    JobReference,
+    JobStatus,
+    JSONEncoder,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gearman_pool"
@@ -256,6 +268,44 @@ def test_examples_in_docstrings_are_found():
 def test_example_in_a_docstring_is_python(where, program):
     # Some are the inside of a function, so that they may return and await.
     compile("async def example():\n" + textwrap.indent(program, "    "), where, "exec")
+
+
+#: Whose methods users call, or override.
+DOCUMENTED = [
+    GearmanClient,
+    GearmanAdminClient,
+    GearmanWorker,
+    GearmanWorkerJob,
+    JobFuture,
+    GearmanJobRequest,
+    GearmanJob,
+    JobReference,
+    JobStatus,
+]
+
+#: Public by name alone: the library calls them, and `JobFuture.cancel` is what to call in place of the client's.
+OUR_OWN = {"after_fork_in_child", "at_exit", "before_waiting", "GearmanClient.cancel", "set_result", "set_exception"}
+
+
+def public_methods():
+    """(name, function) of each class that users know and of each of its methods that is this package's."""
+    for kind in DOCUMENTED:
+        yield kind.__name__, kind
+        for name in dir(kind):
+            method = inspect.getattr_static(kind, name)
+            function = getattr(method, "__func__", method)
+            full_name = f"{kind.__name__}.{name}"
+            if name.startswith("_") or not inspect.isfunction(function) or OUR_OWN & {name, full_name}:
+                continue
+            if function.__module__.startswith("gearman_pool"):
+                yield full_name, function
+
+
+def test_public_methods_have_examples():
+    # That the examples are Python is seen to above.
+    found = dict(public_methods())
+    assert {"GearmanClient.submit_job", "GearmanWorker.check_job_lock", "JobReference.parse"} < set(found)
+    assert [name for name, thing in found.items() if "\nExample::\n" not in inspect.getdoc(thing)] == []
 
 
 @pytest.mark.slow

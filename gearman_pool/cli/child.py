@@ -19,7 +19,7 @@ from .reports import Report, send_report
 
 __all__ = ["run_child"]
 
-log = logging.getLogger("gearman_pool.cli")
+log: logging.Logger = logging.getLogger("gearman_pool.cli")
 
 #: Seconds between two looks at the worker.
 _INTERVAL = 0.2

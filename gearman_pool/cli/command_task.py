@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CommandTask"]
 
-log = logging.getLogger("gearman_pool.cli")
+log: logging.Logger = logging.getLogger("gearman_pool.cli")
 
 
 class CommandTask:

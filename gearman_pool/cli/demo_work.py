@@ -82,8 +82,10 @@ class Crowd:
         self._lock = threading.Lock()  # guards the counts
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._run, name=f"gearman_pool-cli-demo-{n}") for n in range(threads)]
-        self.done = self.wrong = self.failed = 0
-        self.longest = 0.0
+        self.done: int = 0
+        self.wrong: int = 0
+        self.failed: int = 0
+        self.longest: float = 0.0
         self.errors: list[str] = []
 
     def start(self) -> None:

@@ -22,7 +22,7 @@ from .worker_process import WorkerProcess
 
 __all__ = ["Snapshot", "Supervisor"]
 
-log = logging.getLogger("gearman_pool.cli")
+log: logging.Logger = logging.getLogger("gearman_pool.cli")
 
 #: Seconds. A process that ends sooner than this, and has done no job, has failed to start.
 _SHORT_LIFE = 5.0
@@ -72,7 +72,7 @@ class Supervisor:
     """
 
     def __init__(self, arguments: Sequence[str], processes: int, max_jobs: int | None, reload: bool) -> None:
-        self.snapshot = Snapshot(time=monotonic(), wanted=processes)
+        self.snapshot: Snapshot = Snapshot(time=monotonic(), wanted=processes)
         self._arguments = list(arguments)
         self._slots = [_Slot() for _ in range(processes)]
         self._max_jobs = max_jobs

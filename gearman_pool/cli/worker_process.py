@@ -30,10 +30,11 @@ class WorkerProcess:
 
     def __init__(self, slot: int, arguments: Sequence[str]) -> None:
         self.slot = slot
-        self.started = monotonic()
-        self.report = Report()
-        self.told_to_stop = False
-        self.connected = True
+        self.started: float = monotonic()
+        self.report: Report = Report()
+        self.told_to_stop: bool = False
+        self.connected: bool = True
+        self.sock: socket.socket
         self.sock, theirs = socket.socketpair()
         self.sock.setblocking(False)
         self._reader = ReportReader(self.sock)

@@ -63,22 +63,22 @@ class Job(Generic[P]):
         background: bool,
         reducer: bytes | None,
     ) -> None:
-        self.handle = handle
-        self.function = function
-        self.unique = unique
-        self.data = data
-        self.priority = priority
-        self.background = background
-        self.reducer = reducer
+        self.handle: bytes = handle
+        self.function: Function[P] = function
+        self.unique: bytes = unique
+        self.data: bytes = data
+        self.priority: Priority = priority
+        self.background: bool = background
+        self.reducer: bytes | None = reducer
         self.clients: list[P] = []
         self.worker: P | None = None
-        self.state = JobState.GONE
+        self.state: JobState = JobState.GONE
         self.key: tuple[bytes, ...] | None = None
-        self.numerator = 0
-        self.denominator = 0
-        self.retries = 0
+        self.numerator: int = 0
+        self.denominator: int = 0
+        self.retries: int = 0
         #: Counts its assignments, so that a time limit of an earlier one is known for that.
-        self.run = 0
+        self.run: int = 0
 
     @property
     def wanted(self) -> bool:
@@ -92,14 +92,14 @@ class Function(Generic[P]):
     __slots__ = ("limits", "name", "queues", "running", "total", "waiting", "workers")
 
     def __init__(self, name: bytes) -> None:
-        self.name = name
+        self.name: bytes = name
         self.queues: tuple[deque[Job[P]], ...] = (deque(), deque(), deque())
         #: Jobs that could be taken now, by priority; queues may hold jobs that are gone besides.
-        self.waiting = [0, 0, 0]
-        self.total = 0
-        self.running = 0
+        self.waiting: list[int] = [0, 0, 0]
+        self.total: int = 0
+        self.running: int = 0
         self.workers: dict[P, None] = {}
-        self.limits = [0, 0, 0]
+        self.limits: list[int] = [0, 0, 0]
 
 
 class JobTable(Generic[P]):

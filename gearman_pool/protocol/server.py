@@ -84,7 +84,7 @@ class Peer:
     def __init__(self, number: int, host: str, max_packet_size: int) -> None:
         self.number = number
         self.host = host
-        self.decoder = Decoder(max_packet_size, REQ, _ANSWERED)
+        self.decoder: Decoder = Decoder(max_packet_size, REQ, _ANSWERED)
         self.client_id = b"-"
         #: What it can do, with time limits in seconds; the task that was done last stands last.
         self.abilities: dict[bytes, float | None] = {}

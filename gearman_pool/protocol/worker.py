@@ -53,7 +53,7 @@ class WorkerSession(ReplySession):
     ) -> None:
         super().__init__(max_packet_size)
         self.abilities: dict[bytes, int] = {}
-        self.asleep = False
+        self.asleep: bool = False
         self._greeting = [self.client_id(client_id)] if client_id else []
         self._greeting += [self.can_do(task, limit) for task, limit in abilities]
 

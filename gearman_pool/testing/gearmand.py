@@ -67,7 +67,7 @@ class Gearmand:
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = tempfile.TemporaryDirectory(prefix="gearman-pool-")
         self._log = Path(self._directory.name, "log")
-        self.port = port
+        self.port: int = port
         try:
             self._start_first()
         except BaseException:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedServer", "ServedJob", "ServerStats"]
 
-log = logging.getLogger("gearman_pool.testing.server")
+log: logging.Logger = logging.getLogger("gearman_pool.testing.server")
 
 T = TypeVar("T")
 

@@ -32,7 +32,7 @@ class Lane:
         self.reset()
 
     def reset(self) -> None:
-        self.delay = 0.0
+        self.delay: float = 0.0
         self.rate: float | None = None
         self.swallowing = False
         self.cut_after: int | None = None
@@ -158,10 +158,10 @@ class Pipe:
 
     def __init__(self, lane: Lane, rules: list[Rule]) -> None:
         self.lane = lane
-        self.ended = False
-        self.end_passed = False
-        self.blocked = False
-        self.forwarded = 0
+        self.ended: bool = False
+        self.end_passed: bool = False
+        self.blocked: bool = False
+        self.forwarded: int = 0
         #: What `forwarded` was when a cut was armed.
         self.mark = 0
         self._framer = Framer(lane, rules)

@@ -26,7 +26,7 @@ import sys
 import threading
 from collections import deque
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectionLost, GearmanError, ProtocolError, TLSError
 from ..protocol.packets import packet_size
@@ -71,11 +71,11 @@ class LostEntries:
 
     def __init__(self, unsent: list[Entry], unanswered: list[Entry], accepted: list[object]) -> None:
         #: Entries of which no byte has left.
-        self.unsent = unsent
+        self.unsent: list[Entry] = unsent
         #: Entries that left, at least in part, and were not answered.
-        self.unanswered = unanswered
+        self.unanswered: list[Entry] = unanswered
         #: Tokens of accepted, unfinished foreground jobs.
-        self.accepted = accepted
+        self.accepted: list[object] = accepted
 
 
 class Connection:
@@ -91,18 +91,18 @@ class Connection:
         self.generation = generation
         self.session = session
         self.queue: deque[Entry] = deque()
-        self.order = session.order
-        self.handles = session.handles
-        self.lock = threading.Lock()
-        self.closed = False
-        self.up = False
+        self.order: deque[Entry] = session.order
+        self.handles: dict[str, Any] = session.handles
+        self.lock: threading.Lock = threading.Lock()
+        self.closed: bool = False
+        self.up: bool = False
         #: It has missed a health check; others are preferred.
         self.suspect = False
-        self.last_heard = pool.io.clock()
+        self.last_heard: float = pool.io.clock()
         # When the server last took a part of what was too much for one system call.
         self._last_taken = 0.0
-        self.up_since = 0.0
-        self.sent_packets = 0
+        self.up_since: float = 0.0
+        self.sent_packets: int = 0
         self._pool = pool
         self._io = pool.io
         self._sock = sock

@@ -43,8 +43,8 @@ class Attempt:
 
     def __init__(self, address: ServerAddress, timeout: float, done: Callable[[Attempt, Outcome], None]) -> None:
         self.address = address
-        self.timeout = timeout
-        self.finished = False
+        self.timeout: float = timeout
+        self.finished: bool = False
         #: Runs out when the attempt takes longer than it may.
         self.timer: Timer | None = None
         self._done = done

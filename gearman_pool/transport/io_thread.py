@@ -45,7 +45,7 @@ class Timer:
     __slots__ = ("_call", "_owner", "when")
 
     def __init__(self, owner: IOThread, when: float, call: Callable[[], object]) -> None:
-        self.when = when
+        self.when: float = when
         self._call: Callable[[], object] | None = call
         self._owner = owner
 
@@ -94,15 +94,15 @@ class IOThread:
         self.name = name
         self.clock = clock
         #: Somebody has started the thread; it is ``running`` when it has come so far as to take calls.
-        self.started = False
-        self.running = False
-        self.sleeping = 0
-        self.stopped = False
-        self.ended = False
-        self.wake_at = 0.0
-        self.now = clock()
-        self.receive = syscalls.receiver()
-        self.wakeups = 0
+        self.started: bool = False
+        self.running: bool = False
+        self.sleeping: int = 0
+        self.stopped: bool = False
+        self.ended: bool = False
+        self.wake_at: float = 0.0
+        self.now: float = clock()
+        self.receive: Callable[[socket.socket], bytes | None] = syscalls.receiver()
+        self.wakeups: int = 0
         # The sleep that somebody has ended already. Under load dozens of callers find the thread asleep before it gets
         # the interpreter's lock; one wake-up is enough.
         self._woken = 0
@@ -112,7 +112,7 @@ class IOThread:
         self._on_stop = on_stop
         self._inbox: deque[Callable[[], object]] = deque()
         self._role: dict[str, int] = {}
-        self.leadership = Leadership(self.wake)
+        self.leadership: Leadership = Leadership(self.wake)
         self._selector: selectors.BaseSelector | None = None
         self._waker: tuple[socket.socket, socket.socket] | None = None
         self._timers: list[tuple[float, int, Timer]] = []

@@ -30,7 +30,7 @@ class Leadership:
     """
 
     def __init__(self, wake: Callable[[], object]) -> None:
-        self.guest = False
+        self.guest: bool = False
         #: The I/O thread has ended.
         self.ended = False
         self._wake = wake

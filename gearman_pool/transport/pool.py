@@ -108,8 +108,8 @@ class _Probe(Query):
     def __init__(self, pool: Pool, started: float) -> None:
         self._pool = pool
         self.started = started
-        self.sent = pool.io.clock()
-        self.done = False
+        self.sent: float = pool.io.clock()
+        self.done: bool = False
         self.timers: list[Timer] = []
 
     def answered(self, connection: Connection, value: Any) -> None:
@@ -128,8 +128,8 @@ class Server:
 
     def __init__(self, address: ServerAddress) -> None:
         self.address = address
-        self.key = str(address).encode()
-        self.state = ServerState.DOWN
+        self.key: bytes = str(address).encode()
+        self.state: ServerState = ServerState.DOWN
         self.up: tuple[Connection, ...] = ()
         self.connections: list[Connection] = []
         self.attempts: list[Attempt] = []
@@ -188,7 +188,7 @@ class Pool:
         self.wanted: dict[str, Server] = {str(server.address): server for server in self.servers}
         self.available: tuple[Server, ...] = ()
         self.connections: tuple[Connection, ...] = ()
-        self.closing = False
+        self.closing: bool = False
         #: Closed connections whose descriptor waits for a caller to leave; see `Connection.close`.
         self.lingering: list[Connection] = []
         self._policy = make_policy(options.policy)
