@@ -96,38 +96,41 @@ class CallbackThreads:
         """Wait for the threads to end, but for the calling one, for at most ``timeout`` seconds."""
         deadline = monotonic() + timeout
         with self._lock:
-            threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+            # One that has no number yet has not been started.
+            threads = [thread for thread in self._threads if thread.ident not in (None, threading.get_ident())]
         for thread in threads:
             thread.join(max(0.0, deadline - monotonic()))
 
     def _run(self) -> None:
-        try:
+        call = self._next()
+        while call is not None:
+            try:
+                call()
+            except BaseException:  # SystemExit too: it would end the thread, and what waits for one would wait
+                log.exception("a callback failed")
+            # Not kept while idle: it would keep alive what it refers to.
+            del call
             call = self._next()
-            while call is not None:
-                try:
-                    call()
-                except BaseException:  # SystemExit too: it would end the thread, and what waits for one would wait
-                    log.exception("a callback failed")
-                # Not kept while idle: it would keep alive what it refers to.
-                del call
-                call = self._next()
-        finally:
-            with self._lock:
-                self._threads.discard(threading.current_thread())
 
     def _next(self) -> Call | None:
+        """Return the next call; None if this thread is to end, which then counts as a thread no more."""
+        idle = _Idle()
         with self._lock:
             if self._backlog:
                 return self._backlog.popleft()
             if self._stopped:
+                self._threads.discard(threading.current_thread())
                 return None
-            idle = _Idle()
             self._idle.append(idle)
-        if not idle.lock.acquire(timeout=IDLE_TIME):
-            with self._lock:
-                if idle in self._idle:
-                    self._idle.remove(idle)
-        return idle.call
+        idle.lock.acquire(timeout=IDLE_TIME)
+        with self._lock:
+            if idle in self._idle:
+                self._idle.remove(idle)
+            if idle.call is None and self._backlog:
+                return self._backlog.popleft()
+            if idle.call is None:
+                self._threads.discard(threading.current_thread())
+            return idle.call
 
 
 class Mailbox:

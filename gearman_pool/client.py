@@ -490,12 +490,14 @@ class GearmanClient(PythonGearmanClient):
         return query
 
     def _server(self, address: str) -> Server:
-        wanted = self._dispatcher.pool.wanted
-        server = wanted.get(address)
+        server = self._dispatcher.pool.wanted.get(address)
         if server is not None:
             return server
-        known = ", ".join(list(wanted)) or "none"
-        raise ValueError(f"{address} is not a server of this client (it has: {known}); add_server() takes it in")
+        raise self._no_such_server(address)
+
+    def _no_such_server(self, address: str) -> ValueError:
+        known = ", ".join(list(self._dispatcher.pool.wanted)) or "none"
+        return ValueError(f"{address} is not a server of this client (it has: {known}); add_server() takes it in")
 
     def ping(self, timeout: float | None = None) -> dict[str, float | None]:
         """Return the round trip to each server in seconds; None for one that did not answer.
@@ -573,8 +575,9 @@ class GearmanClient(PythonGearmanClient):
 
             client.remove_server("10.0.0.3:4730", drain=True)
         """
-        found = self._server(str(parse_server(server)))
-        self._dispatcher.pool.remove(found, drain)
+        address = str(parse_server(server))
+        if not self._dispatcher.pool.remove(address, drain):
+            raise self._no_such_server(address)
 
     def close(self, timeout: float = 5.0) -> None:
         """Refuse new jobs, wait for those in flight, fail what is left with `ClientClosed`, and end the thread.

@@ -214,7 +214,7 @@ class Dispatcher:
         if not self.io.running:
             self._on_stop()
         deadline = self.io.clock() + min(timeout, 1.0)
-        for threads in (self.callbacks, self.notices):
+        for threads in (self.notices, self.callbacks):
             threads.stop()
             threads.join(max(0.0, deadline - self.io.clock()))
         return ended
@@ -332,10 +332,12 @@ class Dispatcher:
             release_all(self._activity)
 
     def _end_broken(self, future: JobFuture, broken: GearmanError) -> None:
-        error = _copy(broken)
-        _describe(error, future)
-        future.request._future = None
-        self._resolve(future, FINISHED, None, error)
+        if not future._ended:
+            future._ended = True
+            error = _copy(broken)
+            _describe(error, future)
+            future.request._future = None
+            self._resolve(future, FINISHED, None, error)
 
     def _take(self, connection: Connection, events: list[SessionEvent]) -> None:
         for kind, token, value in events:
@@ -359,7 +361,7 @@ class Dispatcher:
 
     def _accepted(self, connection: Connection, future: JobFuture, handle: str) -> None:
         request = future.request
-        if future._state == FINISHED or future._state == CANCELLED:
+        if future._ended:
             # It timed out, or was cancelled, while it was on its way.
             connection.session.forget(handle, future)  # type: ignore[attr-defined]
             return
@@ -389,7 +391,7 @@ class Dispatcher:
         return server.public
 
     def _completed(self, future: JobFuture, payload: bytes) -> None:
-        if future._state == FINISHED or future._state == CANCELLED:
+        if future._ended:
             # It timed out while it was on its way, and came with its result.
             self.counters.late_packets += 1
             return
@@ -400,7 +402,7 @@ class Dispatcher:
         self._finish(future, JOB_COMPLETE, payload, None)
 
     def _failed(self, future: JobFuture) -> None:
-        if future.done():
+        if future._ended:
             self.counters.late_packets += 1
         elif future in self._cancelling:
             # The server has dropped it, and tells so before it answers the command.
@@ -417,7 +419,7 @@ class Dispatcher:
         self._finish(future, JOB_FAILED, None, error)
 
     def _worker_raised(self, future: JobFuture, data: bytes) -> None:
-        if future.done():
+        if future._ended:
             self.counters.late_packets += 1
             return
         future.request.exception_data = data
@@ -441,7 +443,7 @@ class Dispatcher:
             token.refused(connection, code, text)
 
     def _updated(self, connection: Connection, future: JobFuture, kind: int, value: Any) -> None:
-        if future.done():
+        if future._ended:
             self.counters.late_packets += 1
             return
         self.counters.updates += 1
@@ -483,8 +485,9 @@ class Dispatcher:
         self, future: JobFuture, state: str, result: Any, error: BaseException | None, outcome: str = FINISHED
     ) -> None:
         """Give a job its outcome: the one place where that is done."""
-        if future._state == FINISHED or future._state == CANCELLED:
+        if future._ended:
             return
+        future._ended = True
         request = future.request
         if request.state != state:
             request._move(state)
@@ -583,7 +586,7 @@ class Dispatcher:
     def _lost(self, connection: Connection, future: JobFuture, error: GearmanError) -> None:
         """A job was at the server when the connection went."""
         request = future.request
-        if future.done():
+        if future._ended:
             return
         accepted = request.state == JOB_CREATED
         attempts_left = request.connection_attempts < request.max_connection_attempts
@@ -640,11 +643,11 @@ class Dispatcher:
     # ---- time limits and silent jobs -------------------------------------------------------------------------------
 
     def _watch_timeout(self, future: JobFuture, deadline: float, timeout: float) -> None:
-        if not future.done():
+        if not future._ended:
             future._timer = self.io.call_at(deadline, partial(self._timed_out, future, timeout))
 
     def _timed_out(self, future: JobFuture, timeout: float) -> None:
-        if future.done():
+        if future._ended:
             return
         self.counters.jobs_timed_out += 1
         task = future.job.task
@@ -684,7 +687,7 @@ class Dispatcher:
 
     def job_checked(self, connection: Connection, future: JobFuture, handle: str, known: bool) -> None:
         """The server has said whether it still has a job."""
-        if known or future.done() or future._connection is not connection or future.job.handle != handle:
+        if known or future._ended or future._connection is not connection or future.job.handle != handle:
             return
         self._forget(future)
         self.counters.jobs_lost += 1
@@ -696,9 +699,9 @@ class Dispatcher:
 
     # ---- cancel ----------------------------------------------------------------------------------------------------
 
-    def _cancel(self, future: JobFuture, promise: Promise) -> None:
+    def _cancel(self, future: JobFuture, promise: Promise, pause: float = 0.005) -> None:
         connection, handle = future._connection, future.job.handle
-        if future.done():
+        if future._ended:
             promise.set(future.cancelled())
         elif self.pool.withdraw(future):
             future.request.connection_attempts -= 1
@@ -708,12 +711,12 @@ class Dispatcher:
             query = _CancelCheck(self, future, promise)
             connection.submit((pack(Command.GET_STATUS, _bytes(handle)), Command.STATUS_RES, query))
         else:
-            # On its way: the server's answer comes first.
-            self.io.call_later(0.005, partial(self._cancel, future, promise))
+            # On its way: the server's answer comes first. A silent server is asked after less and less often.
+            self.io.call_later(pause, partial(self._cancel, future, promise, min(2 * pause, 0.2)))
 
     def cancelled(self, future: JobFuture) -> None:
         """The job is withdrawn."""
-        if future.done():
+        if future._ended:
             return
         self._forget(future)
         self.counters.jobs_cancelled += 1
@@ -772,15 +775,13 @@ class _CancelCheck(Query):
         handle = future.job.handle
         if self._asked == "to drop it":
             self._end(dropped=True)
-        elif future.done() or handle is None:
+        elif future._ended or handle is None or value[1] != b"1" or value[2] == b"1":
             self._end(dropped=False)
         elif self._asked == "who waits for it":
             if number(value[5]) > 1:
                 self._end(dropped=True)
             else:
                 self._drop(connection, handle)
-        elif value[1] != b"1" or value[2] == b"1":
-            self._end(dropped=False)
         elif connection.session.shares(handle):  # type: ignore[attr-defined]
             self._end(dropped=True)
         elif future._unique_given and future._key != b"-":

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import AnyTimeout, DecodeError, InvalidClientState, JobException
 from .job import GearmanJob, GearmanJobRequest, JobUpdate, as_text, fraction
-from .transport.io_thread import release_all
+from .transport.io_thread import release_all, wait_for
 
 if TYPE_CHECKING:
     from .callbacks import Mailbox
@@ -87,6 +87,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         "_connection",
         "_decoded",
         "_dispatcher",
+        "_ended",
         "_heard",
         "_key",
         "_payload",
@@ -139,6 +140,8 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._recover = recover
         self._connection: Connection | None = None
         self._heard = 0
+        # The I/O thread is done with it, though its outcome may still wait for a lock.
+        self._ended = False
         self._decoded = False
         request._future = self
         for name in _NEWER_ATTRIBUTES:
@@ -313,6 +316,15 @@ class JobFuture(concurrent.futures.Future[Any]):
 
         return asyncio.wrap_future(self).__await__()
 
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        """Return done, cancelled, result and exception: what asyncio asks for from Python 3.14 on."""
+        if self._state in _OPEN:
+            return False, False, None, None
+        if self._state == CANCELLED:
+            return True, True, None, None
+        error = self.exception()
+        return True, False, None if error is not None else self._result, error
+
     # ---- waiting ---------------------------------------------------------------------------------------------------
 
     def _wait(self, timeout: float | None) -> None:
@@ -343,19 +355,7 @@ class JobFuture(concurrent.futures.Future[Any]):
             client.before_waiting(self)
         deadline = None if timeout is None else monotonic() + timeout
         # One list for all who watch, though several may be the first.
-        watchers: list[threading.Lock] = self.__dict__.setdefault("_watchers", [])
-        while not condition():
-            waiter = threading.Lock()
-            waiter.acquire()
-            watchers.append(waiter)
-            if condition():
-                break
-            remaining = -1 if deadline is None else deadline - monotonic()
-            if deadline is not None and remaining <= 0:
-                _remove(watchers, waiter)
-                return condition()
-            waiter.acquire(timeout=remaining)
-        return True
+        return wait_for(condition, self.__dict__.setdefault("_watchers", []), deadline)
 
     def _next_update(self, timeout: float | None) -> JobUpdate | None:
         while True:

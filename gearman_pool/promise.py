@@ -6,6 +6,8 @@ import threading
 from time import monotonic
 from typing import Any
 
+from .transport.io_thread import release_all, wait_for
+
 __all__ = ["Promise"]
 
 
@@ -43,11 +45,7 @@ class Promise:
         self._value = value
         self._error = error
         self._done = True
-        while True:
-            try:
-                self._waiters.pop().release()
-            except IndexError:
-                return
+        release_all(self._waiters)
 
     def wait(self, timeout: float | None) -> Any:
         """Return the value.
@@ -60,16 +58,8 @@ class Promise:
             BaseException: what `fail` was given.
         """
         deadline = None if timeout is None else monotonic() + timeout
-        while not self._done:
-            waiter = threading.Lock()
-            waiter.acquire()
-            self._waiters.append(waiter)
-            if self.done:
-                break
-            remaining = -1 if deadline is None else deadline - monotonic()
-            if deadline is not None and remaining <= 0:
-                raise TimeoutError(f"no answer within {timeout:g} s")
-            waiter.acquire(timeout=remaining)
+        if not wait_for(lambda: self._done, self._waiters, deadline):
+            raise TimeoutError(f"no answer within {timeout:g} s")
         if self._error is not None:
             raise self._error
         return self._value

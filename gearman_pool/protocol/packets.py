@@ -323,7 +323,8 @@ class Decoder:
         """A large body has begun at ``begin``: from now on its last argument gathers apart from the others."""
         buffer = self._buffer
         last = begin
-        for _ in COMMANDS[command].arguments[1:]:
+        spec = COMMANDS.get(command)
+        for _ in spec.arguments[1:] if spec else ():
             last = buffer.find(b"\0", last) + 1
             if not last:
                 if len(buffer) - begin < COPY_LIMIT:

@@ -158,7 +158,7 @@ class Connection:
     def outbound_bytes(self) -> int:
         """Return about how many bytes wait to be sent. Runs on any thread."""
         rest = sum(len(buffer) for buffer in list(self._rest))
-        return rest + sum(packet_size(entry[0]) for entry in list(self.queue))
+        return rest + sum(packet_size(entry[0]) for entry in self.queue.copy())
 
     def _flush(self) -> None:
         """Send what is queued, unless somebody else is at it."""
@@ -238,7 +238,7 @@ class Connection:
         if not self.lock.acquire(False):
             return False
         try:
-            for entry in list(self.queue):
+            for entry in self.queue.copy():
                 if entry[2] is token:
                     self.queue.remove(entry)
                     return True

@@ -20,7 +20,7 @@ from typing import Protocol
 from . import syscalls
 from .leadership import Leadership
 
-__all__ = ["IOThread", "Pollable", "Timer", "release_all"]
+__all__ = ["IOThread", "Pollable", "Timer", "release_all", "wait_for"]
 
 #: Dead timers are dropped from the heap when there are this many and they are the larger half of it.
 _DEAD_TIMERS = 1024
@@ -351,6 +351,8 @@ class IOThread:
         if self._selector is None:
             with contextlib.suppress(OSError):
                 self._open()
+        # Whoever posts between the look at the inbox and the new moment must wake it.
+        self.wake_at = float("inf")
         self.sleeping = self.wakeups + 1
         if self._inbox or self._has_work() or self.leadership.wish is not None:
             timeout: float | None = 0.0
@@ -419,6 +421,25 @@ def release_all(waiters: list[threading.Lock] | deque[threading.Lock]) -> None:
         except IndexError:
             return
         waiter.release()
+
+
+def wait_for(ready: Callable[[], object], waiters: list[threading.Lock], deadline: float | None) -> bool:
+    """Wait until ``ready()``, looking whenever somebody releases the locks in ``waiters``; return whether it is.
+
+    ``deadline`` is a moment of the monotonic clock; no limit if None.
+    """
+    while not ready():
+        waiter = threading.Lock()
+        waiter.acquire()
+        waiters.append(waiter)
+        if ready():
+            return True
+        remaining = -1 if deadline is None else deadline - time.monotonic()
+        if (deadline is not None and remaining <= 0) or not waiter.acquire(timeout=remaining):
+            with contextlib.suppress(ValueError):  # it has just been released
+                waiters.remove(waiter)
+            return bool(ready())
+    return True
 
 
 def _wake_up() -> None:

@@ -6,6 +6,7 @@ thread; they read tuples that the I/O thread publishes whole, and take no lock. 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -255,7 +256,7 @@ class Pool:
     def in_flight(self) -> int:
         """Return how many requests and jobs are held: queued, unanswered, unfinished, or waiting for a server."""
         count = self.waiting
-        for connection in self.connections:
+        for connection in (*self.connections, *self.lingering):
             count += connection.pending
         return count
 
@@ -266,11 +267,11 @@ class Pool:
         """
         if self.waiting:
             return True
-        for connection in self.connections:
+        for connection in (*self.connections, *self.lingering):
             if accepted and connection.handles:
                 return True
             # Copies, because callers append.
-            for _, _, token in (*connection.queue, *connection.order):
+            for _, _, token in (*connection.queue.copy(), *connection.order.copy()):
                 if token is not None and not isinstance(token, _Probe):
                     return True
         return False
@@ -285,7 +286,7 @@ class Pool:
         if size > self._largest:
             self._largest = size
         held = queued = len(self._arriving) + len(self._waiting)
-        for connection in self.connections:
+        for connection in (*self.connections, *self.lingering):
             count = len(connection.queue)
             queued += count + 1
             held += count + len(connection.order) + len(connection.handles)
@@ -297,7 +298,7 @@ class Pool:
         return (queued + 1) * self._largest > limit and self._too_many_bytes(size, limit)
 
     def _too_many_bytes(self, size: int, limit: int) -> bool:
-        held = sum(packet_size(entry[0]) for _, _, entry in (*self._arriving, *self._waiting))
+        held = sum(packet_size(entry[0]) for _, _, entry in (*self._arriving.copy(), *self._waiting.copy()))
         held += sum(connection.outbound_bytes() for connection in self.connections)
         # A job that is larger than the limit goes alone.
         return held > 0 and held + size > limit
@@ -307,13 +308,14 @@ class Pool:
         while self.full(size):
             waiter = threading.Lock()
             waiter.acquire()
-            self._room_waiters.append((waiter, size))
+            place = waiter, size
+            self._room_waiters.append(place)
             self.io.wake()
             remaining = deadline - self.io.clock()
-            if remaining <= 0:
+            if self.full(size) and (remaining <= 0 or not waiter.acquire(timeout=remaining)):
+                with contextlib.suppress(ValueError):  # it has just been released
+                    self._room_waiters.remove(place)
                 return not self.full(size)
-            if self.full(size):
-                waiter.acquire(timeout=remaining)
         return True
 
     def infos(self) -> tuple[ServerInfo, ...]:
@@ -327,11 +329,18 @@ class Pool:
         if self.wanted.setdefault(str(address), server) is server:
             self.io.post(partial(self._add, server))
 
-    def remove(self, server: Server, drain: bool) -> None:
-        """Take a server out: give it no more jobs, and close it when what is in flight there is done, or at once."""
-        if self.wanted.get(str(server.address)) is server:
-            del self.wanted[str(server.address)]
-        self.io.post(partial(self._remove, server, drain))
+    def remove(self, address: str, drain: bool) -> bool:
+        """Take a server out: give it no more jobs, and close it when what is in flight there is done, or at once.
+
+        Return whether it was there; one that drains already is, and can be told to do so no longer.
+        """
+        server = self.wanted.pop(address, None)
+        if server is None:
+            draining = [server for server in self.servers if server.state is ServerState.DRAINING]
+            server = next((server for server in draining if str(server.address) == address), None)
+        if server is not None:
+            self.io.post(partial(self._remove, server, drain))
+        return server is not None
 
     def _info(self, server: Server) -> ServerInfo:
         retry = server.retry
@@ -457,6 +466,8 @@ class Pool:
         self._publish()
 
     def _add(self, server: Server) -> None:
+        if self.wanted.get(str(server.address)) is not server:
+            return  # it has been taken out again
         self.servers = (*self.servers, server)
         self._connect(server)
 

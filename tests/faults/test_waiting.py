@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from gearman_pool import GearmanClient, JSONEncoder
+from gearman_pool import GearmanClient, JSONEncoder, callbacks
 from gearman_pool.callbacks import MAX_THREADS, CallbackThreads
 from gearman_pool.errors import ClientSaturated, DecodeError
 
@@ -180,3 +180,43 @@ def test_call_that_no_thread_could_be_started_for_is_made_when_one_can(monkeypat
     wait_until(lambda: made == [1, 2], message="both calls")
     threads.stop()
     threads.join(5)
+
+
+def test_asyncio_of_later_pythons_gets_decoded_results(gearmand, c_worker):
+    with GearmanClient([gearmand.address], data_encoder=JSONEncoder) as client:
+        done = client.submit("echo", {"a": 1})
+        assert done.result(10) == {"a": 1}
+        fresh = client.submit("echo", [1])
+        wait_until(fresh.done, message="the result")
+        assert fresh._get_snapshot() == (True, False, [1], None)
+        waiting = client.submit("nobody does this")
+        assert waiting._get_snapshot() == (False, False, None, None)
+        wait_until(lambda: waiting.job.handle, message="acceptance")
+        assert waiting.cancel()
+        assert waiting._get_snapshot() == (True, True, None, None)
+    with GearmanClient([gearmand.address], data_encoder=_OneWay) as client:
+        broken = client.submit("echo", b"not json")
+        wait_until(broken.done, message="the result")
+        assert isinstance(broken._get_snapshot()[3], DecodeError)
+
+
+def test_call_that_comes_while_its_last_thread_times_out_is_made(monkeypatch):
+    monkeypatch.setattr(callbacks, "IDLE_TIME", 0.02)
+    monkeypatch.setattr(callbacks, "MAX_THREADS", 1)
+    made = []
+    threads = CallbackThreads("gearman_pool-test", lambda delay, call: None)
+    for number in range(100):
+        threads.submit(lambda number=number: made.append(number))
+        threading.Event().wait(0.018 + number % 5 * 0.001)
+    wait_until(lambda: len(made) == 100, 5, message=lambda: f"all calls: {len(made)}")
+    threads.stop()
+    threads.join(5)
+
+
+def test_waits_that_time_out_leave_nothing_behind(client):
+    future = client.submit("nobody does this")
+    for _ in range(50):
+        with pytest.raises(TimeoutError):
+            next(future.updates(timeout=0.001))
+    assert not future._watchers
+    assert future.cancel()

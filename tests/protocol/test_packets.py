@@ -248,3 +248,13 @@ def test_endless_line_is_refused():
 def test_wrong_magic_or_command_is_a_protocol_error(data):
     with pytest.raises(ProtocolError):
         _decode([data[i : i + 1] for i in range(len(data))])
+
+
+def test_large_body_of_a_number_without_a_row_is_put_together_like_any_other():
+    # The server's decoder takes the one number that the protocol leaves out, and answers it.
+    decoder = Decoder(magic=REQ, legal=frozenset(COMMANDS) | {5})
+    data = _wire(5, b"x" * 70_000, REQ)
+    for piece in (data[:20], data[20:100], data[100:]):
+        decoder.feed(piece)
+        found = [(command, bytes(body)) for command, body in decoder.packets()]
+    assert found == [(5, b"x" * 70_000)]

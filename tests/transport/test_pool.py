@@ -235,3 +235,50 @@ def test_least_pending_takes_the_server_with_less_in_flight(gearmands):
         assert sorted(server.in_flight for server in client.servers()) == [5, 5]
         for future in futures:
             assert future.cancel()
+
+
+def test_callers_who_found_no_room_leave_nothing_behind(gearmand):
+    with GearmanClient([gearmand.address], max_in_flight=1, submit_timeout=0.005) as client:
+        client.ping(5)
+        blocker = client.submit("nobody does this")
+        for _ in range(50):
+            with pytest.raises(ClientSaturated):
+                client.submit("nobody does this")
+        assert not client._dispatcher.pool._room_waiters
+        wait_until(lambda: blocker.job.handle, message="acceptance")
+        assert blocker.cancel()
+
+
+def test_server_that_is_taken_out_while_it_drains_may_be_closed_at_once(gearmand, raw_worker):
+    with GearmanClient([gearmand.address]) as client:
+        future = client.submit("raw")
+        raw_worker.next_job()
+        client.remove_server(gearmand.address)
+        wait_until(lambda: client.servers()[0].state == "DRAINING", message="draining")
+        client.remove_server(gearmand.address, drain=False)
+        wait_until(lambda: not client.servers(), message="the removal")
+        assert future.exception(5) is not None
+        with pytest.raises(ValueError, match="not a server of this client"):
+            client.remove_server(gearmand.address)
+
+
+def test_servers_taken_in_and_out_by_many_threads_are_as_wanted_in_the_end(gearmands):
+    addresses = [gearmands().address for _ in range(2)]
+    with GearmanClient(addresses[:1]) as client:
+        client.ping(5)
+
+        def change() -> None:
+            for _ in range(100):
+                client.add_server(addresses[1])
+                try:
+                    client.remove_server(addresses[1])
+                except ValueError:  # another thread was faster
+                    pass
+
+        threads = [threading.Thread(target=change) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        wait_until(lambda: [server.address for server in client.servers()] == addresses[:1], message="one server")
+        assert client.submit_background("x").result(10).server == addresses[0]
