@@ -77,7 +77,7 @@ class GearmanWorker:
             for a job that falls due.
         client_id: What the worker is called in the servers' lists; at most 127 bytes, without control characters.
         shutdown_timeout: How long the jobs that are held may take when the worker is told to stop, in seconds.
-        max_jobs: Stop after so many jobs; None for any number.
+        max_jobs: Return after so many jobs; None for any number.
         options: See `ClientOptions`: those about connections, ``prefix``, ``data_encoder``, ``listeners``, ``name``.
             Each may also stand in the DSN.
 
@@ -146,7 +146,7 @@ class GearmanWorker:
 
     def __repr__(self) -> str:
         engine = self._engine
-        state = "stopped" if engine is None else "stopping" if engine.stopping else "running"
+        state = "stopped" if engine is None else "stopping" if engine.draining else "running"
         servers = ", ".join(map(str, self._addresses))
         return f"<{type(self).__name__} of {servers or 'no server'} {state}, {len(self._abilities)} tasks>"
 
@@ -319,13 +319,14 @@ class GearmanWorker:
 
         Args:
             timeout: How long they may take, in seconds; ``shutdown_timeout`` if None. What is not done then goes to
-                another worker.
+                another worker. A second call can make it shorter, and not longer.
         """
-        self._stop_timeout = timeout
+        limit = self.shutdown_timeout if timeout is None else timeout
+        self._stop_timeout = limit if self._stop_timeout is None else min(limit, self._stop_timeout)
         self._stop_asked = True
         engine = self._engine
         if engine is not None:
-            engine.begin_stop(self.shutdown_timeout if timeout is None else timeout)
+            engine.begin_stop(limit)
 
     def close(self, timeout: float | None = None) -> None:
         """Stop as `stop` does, and wait until `run` or `work` has returned; at once if it does not run.
@@ -347,7 +348,10 @@ class GearmanWorker:
 
     @property
     def stopping(self) -> bool:
-        """Whether the worker has been told to stop, or is about to stop for another reason."""
+        """Whether the worker has been told to stop, so that its tasks should come to an end.
+
+        After the last of ``max_jobs`` it takes no new jobs, but finishes those that it has in their own time.
+        """
         engine = self._engine
         return self._stop_asked or (engine is not None and engine.stopping)
 
@@ -545,6 +549,7 @@ class GearmanWorker:
                 self._last_stats = self._stats(engine)
             self._engine = None
             self._stop_asked = False
+            self._stop_timeout = None
             self._local.works = False
             self._running = False
             self._idle.set()
@@ -565,7 +570,6 @@ class GearmanWorker:
             client_id=self._client_id,
             abilities=self._abilities,
             max_jobs=self.max_jobs,
-            shutdown_timeout=self.shutdown_timeout,
             ready=self.ready,
             on_give_up=self._gave_up,
         )
@@ -584,13 +588,13 @@ class GearmanWorker:
             try:
                 assignment = next_job(poll_timeout)
             except queue.Empty:
-                go_on = engine.stopping or self.after_poll(False)
+                go_on = engine.draining or self.after_poll(False)
             else:
                 if assignment is None:
                     return
                 go_on = self._do(engine, assignment)
-            if not go_on and not engine.stopping:
-                engine.begin_stop(self._stop_limit())
+            if not go_on:
+                engine.begin_drain()
 
     def _loop_in_threads(self, engine: WorkerEngine, poll_timeout: float | None) -> None:
         """Run jobs on threads until the engine ends."""
@@ -599,8 +603,8 @@ class GearmanWorker:
         for thread in threads:
             thread.start()
         while not engine.io.wait_stopped(poll_timeout):
-            if not engine.stopping and not self.after_poll(False):
-                engine.begin_stop(self._stop_limit())
+            if not engine.draining and not self.after_poll(False):
+                engine.begin_drain()
         if not engine.given_up:
             for thread in threads:
                 thread.join()
@@ -643,7 +647,7 @@ class GearmanWorker:
         go_on = bool(self.after_job())
         go_on = bool(self.after_poll(True)) and go_on
         if not go_on:
-            engine.begin_stop(self._stop_limit())
+            engine.begin_drain()
         engine.release(assignment, None)
         return go_on
 

@@ -33,7 +33,7 @@ from .protocol.session import Event as SessionEvent
 from .protocol.text import pack_text_command
 from .protocol.worker import ASSIGNED, NOT_MINE, NOTHING, WOKEN, WorkerSession
 from .transport.connection import Connection, LostEntries
-from .transport.io_thread import IOThread
+from .transport.io_thread import IOThread, Timer
 from .transport.pool import Pool, Query
 
 __all__ = ["Ability", "Assignment", "Slot", "WorkerEngine"]
@@ -163,7 +163,6 @@ class WorkerEngine:
         client_id: bytes | None,
         abilities: dict[bytes, Ability],
         max_jobs: int | None,
-        shutdown_timeout: float,
         ready: threading.Event,
         on_give_up: Callable[[], object],
     ) -> None:
@@ -177,8 +176,9 @@ class WorkerEngine:
         self.held: dict[Assignment, None] = {}
         self._unsent: dict[Assignment, None] = {}
         #: Takes no new jobs. Set by anybody, and never unset.
+        self.draining = False
+        #: Was told to stop, so that tasks should come to an end: besides ``draining``. Set by anybody, and never unset.
         self.stopping = False
-        self._stop_begun = False
         self.given_up = False
         self.ready = ready
         self._on_give_up = on_give_up
@@ -193,7 +193,8 @@ class WorkerEngine:
         self._available: object = None
         self._idle = [Slot() for _ in range(capacity)]
         self._capacity = capacity
-        self._shutdown_timeout = shutdown_timeout
+        #: When what is held is given up.
+        self._deadline: Timer | None = None
         #: How many more jobs may be taken; None for any number.
         self._left = max_jobs
         # Questions that are not answered yet; kept right only if ``max_jobs`` is set, for then they all are asked here.
@@ -250,10 +251,18 @@ class WorkerEngine:
     def _has_job(self) -> bool:
         return not self.jobs.empty()
 
-    def begin_stop(self, timeout: float) -> None:
-        """Take no new jobs, and end when those that are held are done, or after ``timeout`` seconds."""
+    def begin_drain(self) -> None:
+        """Take no new jobs, and end when those that are held are done, however long that takes."""
         # At once, for the thread that finishes a job next may not wait for the I/O thread to hear of it.
-        self.stopping = True
+        self.draining = True
+        self.io.post(self._publish)
+
+    def begin_stop(self, timeout: float) -> None:
+        """Drain, tell the tasks to come to an end, and give up after ``timeout`` seconds.
+
+        When it is called again, the earliest end counts.
+        """
+        self.draining = self.stopping = True
         self.io.post(partial(self._begin_stop, timeout))
 
     def end(self, timeout: float) -> None:
@@ -315,7 +324,7 @@ class WorkerEngine:
         """Give back the slot of a job whose task has returned, after its final packet, or with it."""
         slot = assignment.slot
         connection = assignment.connection
-        target = None if self._left is not None or self.stopping or slot.orphan else self._next(slot)
+        target = None if self._left is not None or self.draining or slot.orphan else self._next(slot)
         if target is not None:
             slot.connection = target
             slot.since = self.io.clock()
@@ -401,7 +410,7 @@ class WorkerEngine:
 
     def after_fork_in_child(self) -> None:
         """Close what was inherited. The jobs are the parent's: nothing is sent for them here."""
-        self.stopping = True
+        self.draining = self.stopping = True
         self.pool.close_after_fork()
         for assignment in list(self.held):
             assignment.lost = True
@@ -420,7 +429,7 @@ class WorkerEngine:
             self._available = self.pool.available
             self._meet()
         self._place()
-        if self._stop_begun:
+        if self.draining:
             self._see_whether_all_is_done()
         return False
 
@@ -435,7 +444,7 @@ class WorkerEngine:
             connection.lose(broken)
 
     def _on_stop(self) -> None:
-        self.stopping = True
+        self.draining = True
         self._awake = ()
         for assignment in list(self.held):
             assignment.lost = True
@@ -490,7 +499,7 @@ class WorkerEngine:
             for connection in self._states
             if all(task in connection.session.abilities for task in self._abilities)  # type: ignore[attr-defined]
         ]
-        self._awake = () if self.stopping else tuple(c for c in known if self._states[c].believed)
+        self._awake = () if self.draining else tuple(c for c in known if self._states[c].believed)
         if bool(known) != self.ready.is_set():
             (self.ready.set if known else self.ready.clear)()
 
@@ -498,7 +507,7 @@ class WorkerEngine:
 
     def _place(self) -> None:
         """Send out idle slots: to servers that are awake in turn, and to those that are due to be asked anyway."""
-        if not self._idle or self.stopping:
+        if not self._idle or self.draining:
             return
         batches: dict[Connection, list[Entry]] = {}
         now = self.io.clock()
@@ -532,7 +541,7 @@ class WorkerEngine:
 
     def _tick(self) -> None:
         """Ask sleeping servers too, from time to time: gearmand before 2.0 wakes nobody for a job that falls due."""
-        if self.stopping:
+        if self.draining:
             return
         self._due = deque(c for c in self._states if c not in self._awake and not _is_asked(c))
         self._reclaim()
@@ -606,7 +615,8 @@ class WorkerEngine:
         if self._left is not None:
             self._left -= 1
             if not self._left:
-                self._begin_stop(self._shutdown_timeout)
+                self.draining = True
+                self._publish()
         assignment = Assignment(connection, slot, ability, value)
         self.held[assignment] = None
         self._unsent[assignment] = None
@@ -653,7 +663,7 @@ class WorkerEngine:
                 self._take_back(token)
             elif isinstance(token, Query):
                 token.lost(error)
-            elif isinstance(token, Assignment) and not self.stopping:
+            elif isinstance(token, Assignment) and not self.draining:
                 self._result_lost(token, Command.WORK_COMPLETE)
         for assignment in list(self.held):
             if assignment.connection is connection:
@@ -729,11 +739,12 @@ class WorkerEngine:
     # ---- the end ---------------------------------------------------------------------------------------------------
 
     def _begin_stop(self, timeout: float) -> None:
-        self.stopping = True
-        if not self._stop_begun:
-            self._stop_begun = True
-            self._publish()
-            self.io.call_later(timeout, self._give_up)
+        self._publish()
+        deadline = self._deadline
+        if deadline is None or self.io.clock() + timeout < deadline.when:
+            if deadline is not None:
+                deadline.cancel()
+            self._deadline = self.io.call_later(timeout, self._give_up)
 
     def _see_whether_all_is_done(self) -> None:
         if self._unsent:

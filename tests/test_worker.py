@@ -563,6 +563,99 @@ def test_max_jobs_stops_after_exactly_so_many(gearmand, client):
     assert gearmand.jobs("task") == 13
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_max_jobs_cuts_no_job_short(gearmand, client, concurrency):
+    """The last job is not told to come to an end, and may take longer than the shutdown timeout."""
+    worker = GearmanWorker([gearmand.address], concurrency=concurrency, max_jobs=concurrency, shutdown_timeout=0.1)
+    begun, stopping = threading.Barrier(concurrency), []
+
+    @worker.task("slow")
+    def slow(job):
+        begun.wait(10)
+        threading.Event().wait(0.3)
+        stopping.extend([job.stopping, worker.stopping])
+        return b"whole"
+
+    futures = [client.submit("slow") for _ in range(concurrency)]
+    worker.work()
+    assert [future.result(10) for future in futures] == [b"whole"] * concurrency
+    assert stopping == [False] * 2 * concurrency
+
+
+def test_a_hook_that_says_stop_cuts_no_other_job_short(gearmand, client):
+    hooked = threading.Event()
+
+    class OneJob(GearmanWorker):
+        def after_job(self):
+            hooked.set()
+            return False
+
+    worker = OneJob([gearmand.address], concurrency=2, shutdown_timeout=0.1)
+    begun, stopping = threading.Event(), []
+
+    @worker.task("slow")
+    def slow(job):
+        begun.set()
+        assert hooked.wait(10)
+        threading.Event().wait(0.3)
+        stopping.append(job.stopping)
+        return b"whole"
+
+    @worker.task("quick")
+    def quick(job):
+        assert begun.wait(10)
+
+    futures = [client.submit("slow"), client.submit("quick")]
+    worker.work()
+    assert futures[0].result(10) == b"whole"
+    assert stopping == [False]
+
+
+def test_stop_still_ends_a_worker_that_has_had_its_last_job(gearmand, client):
+    worker = GearmanWorker([gearmand.address], max_jobs=1)
+    begun = threading.Event()
+
+    @worker.task("slow")
+    def slow(job):
+        begun.set()
+        wait_until(lambda: job.stopping)
+        return b"told"
+
+    with running(worker):
+        future = client.submit("slow")
+        assert begun.wait(10)
+        worker.stop()
+        assert future.result(10) == b"told"
+
+
+@pytest.mark.parametrize("again", ["stop", "close"])
+def test_a_second_stop_may_shorten_the_time_and_not_lengthen_it(gearmand, client, again, caplog):
+    worker = GearmanWorker([gearmand.address], concurrency=2)
+    begun, go_on = threading.Event(), threading.Event()
+
+    @worker.task("slow")
+    def slow(job):
+        begun.set()
+        assert go_on.wait(30)
+
+    with caplog.at_level(logging.CRITICAL, "gearman_pool.worker"):
+        with running(worker):
+            client.submit_background("slow").result(10)
+            assert begun.wait(10)
+            worker.stop(600)
+            getattr(worker, again)(0.2)
+            worker.stop(600)
+            wait_until(lambda: not worker._running)
+        go_on.set()
+
+
+def test_the_time_of_one_stop_is_not_that_of_the_next_run(worker):
+    worker.register_task("task", lambda job: b"")
+    worker.stop(0.01)
+    worker.work()
+    assert worker._stop_limit() == worker.shutdown_timeout
+
+
 def test_stop_before_work_ends_the_next_work_at_once_and_only_that(worker, client):
     worker.register_task("task", lambda job: b"")
     worker.stop()
