@@ -311,7 +311,7 @@ class WorkerEngine:
 
     def _sent(self, assignment: Assignment) -> None:
         self._unsent.pop(assignment, None)
-        if self._leaving or self.stopping:
+        if self._leaving or self.draining:
             # The slot may have been given back meanwhile, and these wait for the last job of theirs.
             self.io.post(self._take_abilities_back)
 
@@ -763,7 +763,7 @@ class WorkerEngine:
 
     def _stop_unless_busy(self) -> None:
         """Some server takes too long: it is left without waiting for it."""
-        if self.held:
+        if self._unsent:
             self._waning = False
         else:
             self.io.stop()

@@ -254,6 +254,42 @@ def test_task_taken_back_while_a_job_of_it_runs_runs_once(gearmand, worker, clie
     assert runs == ["here", "there"]
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_task_taken_back_between_a_jobs_end_and_its_result_runs_once(gearmand, worker, client, by_hand):
+    """CANT_DO must not overtake a result that is made, but not in line yet."""
+    runs = []
+
+    @worker.task("slow")
+    def slow(job):
+        runs.append("here")
+        if by_hand:
+            worker.send_job_complete(job, b"slow")
+        return b"slow"
+
+    other = GearmanWorker([gearmand.address])
+    other.register_task("slow", lambda job: runs.append("there"))
+    with running(worker):
+        engine, finish = worker._engine, worker._engine.finish
+
+        def finish_while_it_is_taken_back(assignment, *arguments):
+            entry = finish(assignment, *arguments)
+            if assignment.ability.name == "slow" and "slow" in worker.worker_abilities:
+                worker.unregister_task("slow")
+                taken_back = threading.Event()
+                engine.io.post(taken_back.set)
+                assert taken_back.wait(10)
+            return entry
+
+        engine.finish = finish_while_it_is_taken_back
+        future = client.submit("slow")
+        assert future.result(10) == b"slow"
+        with running(other):
+            wait_until(lambda: gearmand.workers("slow") == 1)
+            assert client.submit("slow").result(10) == b""
+        assert worker.stats().refused == 0
+    assert runs == ["here", "there"]
+
+
 def test_client_id_stands_in_the_servers_list(gearmand):
     worker = GearmanWorker([gearmand.address], client_id="first name")
     worker.register_task("task", lambda job: None)
