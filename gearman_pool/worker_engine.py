@@ -276,17 +276,14 @@ class WorkerEngine:
 
     def send(self, assignment: Assignment, command: Command, *arguments: bytes) -> bool:
         """Send an update for a job; return False if it has ended, or its server has gone."""
-        if assignment.connection.closed:
-            self._result_lost(assignment, command)
-            return False
-        if assignment not in self.held:
+        if assignment.connection.closed or assignment not in self.held:
             return False
         packet = pack(command, assignment.handle, *arguments)
         size = packet_size(packet)
         # A task that sends faster than the server reads waits here.
         while self.pool.full(size) and not assignment.connection.closed:
             self.pool.wait_for_room(size, self.io.clock() + 1.0)
-        assignment.connection.submit((packet, NO_REPLY, assignment))
+        assignment.connection.submit((packet, NO_REPLY, None))
         return True
 
     def finish(self, assignment: Assignment, outcome: str, command: Command, *arguments: bytes) -> Entry | None:
