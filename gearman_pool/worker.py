@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 import queue
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -29,6 +28,7 @@ from .transport.connection import Connection, set_main_thread
 from .transport.pool import Query
 from .worker_engine import Ability, Assignment, WorkerEngine
 from .worker_job import GearmanWorkerJob, encode_result, takes_worker, whole_number
+from .worker_signals import StopSignals
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -133,6 +133,7 @@ class GearmanWorker:
         self._stop_asked = False
         self._stop_timeout: float | None = None
         self._give_up_signal: int | None = None
+        self._signals: StopSignals | None = None
         # Guards the change from not running to running; held for a few instructions, with no other lock.
         self._lock = threading.Lock()
         self._running = False
@@ -277,24 +278,11 @@ class GearmanWorker:
         """
         if threading.current_thread() is not threading.main_thread():
             return self._work(None)
-        received: list[int] = []
-
-        def on_signal(number: int, _frame: object) -> None:
-            # No lock may be taken here: the thread may hold it. Nothing is logged for the same reason.
-            if received:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            received.append(number)
-            self._give_up_signal = number
-            self.stop()
-
-        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            return self._work(None)
+            with StopSignals(self._stop_by_signal, self._end_by_signal) as self._signals:
+                return self._work(None)
         finally:
-            self._give_up_signal = None
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            self._give_up_signal = self._signals = None
 
     def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         """Work until `after_poll` or `after_job` returns something false, or `stop` is called; python-gearman's loop.
@@ -531,6 +519,8 @@ class GearmanWorker:
         engine = self._engine = self._new_engine()
         try:
             engine.start()
+            if self._signals is not None and self._signals.descriptor >= 0:
+                engine.attend(self._signals.descriptor, self._signals)
             if not self._abilities:
                 log.warning("the worker has no tasks: register some")
             if self._stop_asked:
@@ -755,8 +745,15 @@ class GearmanWorker:
         """The time to stop is over, and jobs are left. Runs on the I/O thread."""
         number = self._give_up_signal
         if number is not None and self.concurrency == 1:
-            # The task has the main thread, which nothing can take away from it.
-            threading.Thread(target=self._end_process, args=(128 + number,), name="gearman_pool-worker-end").start()
+            self._end_by_signal(number)
+
+    def _stop_by_signal(self, number: int) -> None:
+        self._give_up_signal = number
+        self.stop()
+
+    def _end_by_signal(self, number: int) -> None:
+        """End the process unless `run` returns: its task has the main thread, which nothing can take away from it."""
+        threading.Thread(target=self._end_process, args=(128 + number,), name="gearman_pool-worker-end").start()
 
     def _end_process(self, status: int) -> None:
         if not self._idle.wait(_LAST_WORDS):
@@ -767,6 +764,8 @@ class GearmanWorker:
     def after_fork_in_child(self) -> None:
         """In the child of a fork: leave the parent's connections and jobs behind."""
         set_main_thread()
+        if self._signals is not None:
+            self._signals.after_fork_in_child()
         engine = self._engine
         if engine is not None:
             engine.after_fork_in_child()

@@ -11,6 +11,7 @@ others run on the I/O thread, which owns all other state.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -33,7 +34,7 @@ from .protocol.session import Event as SessionEvent
 from .protocol.text import pack_text_command
 from .protocol.worker import ASSIGNED, NOT_MINE, NOTHING, WOKEN, WorkerSession
 from .transport.connection import Connection, LostEntries
-from .transport.io_thread import IOThread, Timer
+from .transport.io_thread import IOThread, Pollable, Timer
 from .transport.pool import Pool, Query
 
 __all__ = ["Ability", "Assignment", "Slot", "WorkerEngine"]
@@ -384,6 +385,10 @@ class WorkerEngine:
         for connection in connections:
             connection.submit((pack(Command.ECHO_REQ, b"gearman_pool fence"), Command.ECHO_RES.value, query))
 
+    def attend(self, descriptor: int, pollable: Pollable) -> None:
+        """Have ``pollable.on_ready`` called on the I/O thread whenever the descriptor can be read."""
+        self.io.post(partial(self._attend, descriptor, pollable))
+
     def register(self, task: bytes, ability: Ability) -> None:
         """Tell the servers of a task."""
         self.io.post(partial(self._register, task, ability))
@@ -450,6 +455,10 @@ class WorkerEngine:
         self.ready.clear()
         for _ in range(self._capacity):
             self.jobs.put(None)
+
+    def _attend(self, descriptor: int, pollable: Pollable) -> None:
+        with contextlib.suppress(OSError):  # there is no selector for want of descriptors, and Python's handlers must do
+            self.io.watch(descriptor, pollable)
 
     # ---- servers ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -15,6 +20,7 @@ from gearman_pool.events import ConnectionOpened, TaskFinished, TaskStarted
 from gearman_pool.worker_job import GearmanWorkerJob
 from tests.support.running import running
 from tests.support.waiting import wait_until
+from tests.support.workers import c_compiler
 
 
 @pytest.fixture
@@ -760,6 +766,67 @@ def test_stop_can_be_called_in_a_task_and_close_does_not_wait_for_itself(worker,
     with running(worker):
         assert client.submit("stop").result(10) == b"stopped"
         wait_until(lambda: not worker.ready.is_set())
+
+
+def test_run_gives_signals_back_and_tells_others_who_wait_for_them(worker, client):
+    """asyncio and others have the process's wakeup descriptor: they hear of signals meanwhile, and have it again."""
+    worker.register_task("stop", lambda job: os.kill(os.getpid(), signal.SIGTERM))
+    client.submit_background("stop").result(10)
+    ours, theirs = socket.socketpair()
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with ours, theirs:
+        theirs.setblocking(False)
+        ours.settimeout(10)
+        previous = signal.set_wakeup_fd(theirs.fileno())
+        try:
+            assert worker.run()
+        finally:
+            now = signal.set_wakeup_fd(previous)
+        assert now == theirs.fileno()
+        assert ours.recv(10) == bytes([signal.SIGTERM])
+    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+
+
+def test_run_on_another_thread_leaves_signals_alone(worker, client):
+    seen = []
+
+    @worker.task("look")
+    def look(job):
+        seen.append(signal.getsignal(signal.SIGTERM))
+        job._worker.stop()
+
+    before = signal.getsignal(signal.SIGTERM)
+    client.submit_background("look").result(10)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    thread.join(20)
+    assert seen == [before]
+
+
+def test_run_bears_handlers_that_were_installed_before_python(gearmand, client, tmp_path):
+    """As an embedding program's are. Python cannot put them back, and says None in their place."""
+    compiler = c_compiler()
+    if compiler is None:
+        pytest.skip("a C compiler is missing")
+    source = tmp_path / "before.c"
+    source.write_text(
+        "#include <signal.h>\nstatic void handle(int number) {}\n"
+        "__attribute__((constructor)) static void install(void) { signal(SIGTERM, handle); }\n"
+    )
+    library = tmp_path / "before.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True, timeout=60)
+    program = (
+        "import os, signal, sys; from gearman_pool import GearmanWorker; assert signal.getsignal(15) is None;"
+        "worker = GearmanWorker(sys.argv[1:]); worker.register_task('stop', lambda worker, job: worker.stop());"
+        "assert worker.run(); assert signal.getsignal(15) is signal.SIG_DFL"
+    )
+    client.submit_background("stop").result(10)
+    subprocess.run(
+        [sys.executable, "-c", program, gearmand.address],
+        check=True,
+        timeout=60,
+        env={**os.environ, "LD_PRELOAD": str(library)},
+    )
 
 
 def test_one_worker_runs_once_at_a_time(worker):
