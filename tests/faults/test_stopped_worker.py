@@ -117,7 +117,7 @@ def test_second_signal_ends_the_process_though_its_task_is_in_c_code(client, wor
 def test_task_that_handles_signals_by_asyncio_does_not_disarm_those_of_the_worker(client, worker_process, tmp_path):
     """The descriptor that signals are told through is the process's, and asyncio takes it for a while."""
     worker = worker_process(shutdown_timeout=0.3)
-    future = client.submit("c", b"after asyncio")
+    future = client.submit("slow", str(tmp_path / "never"), unique="asyncio")
     assert next(iter(future.updates(20))).data == b"started"
     worker.signal(signal.SIGTERM)
     assert worker.wait(20) == 128 + signal.SIGTERM

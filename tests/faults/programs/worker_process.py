@@ -2,8 +2,8 @@
 
 Prints ``ready`` when it can take jobs. Writes one line for each task that has ended to LOG: a single write in append
 mode, so that the lines of several processes do not mix. Tasks: "note" (data comes back), "slow" (runs until a file of
-the name given as data exists, or for ever), "c" (never returns from a call into C), "fork" (a child that leaves as its
-data says).
+the name given as data exists, or for ever; if its unique is "asyncio", it uses signals by that first), "c" (never
+returns from a call into C), "fork" (a child that leaves as its data says).
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ def main() -> int:
         os.write(log, job.data + b"\n")
         return job.data
 
+    async def use_signals_of_its_own():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
+
     def slow(job):
+        if job.unique == "asyncio":
+            asyncio.run(use_signals_of_its_own())
         job.send_data(b"started")
         wait_until(lambda: os.path.exists(job.data.decode()), 600)
         os.write(log, b"slow\n")
         return b"slow"
 
     def in_c(job):
-        if job.data == b"after asyncio":
-            asyncio.run(use_signals_of_its_own())
         mutex = ctypes.create_string_buffer(256)
         lock = ctypes.CDLL(None).pthread_mutex_lock  # no signal ends it, and waiting takes no processor time
         lock(mutex)
         job.send_data(b"started")
         lock(mutex)
-
-    async def use_signals_of_its_own():
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
 
     def fork(job):
         pid = os.fork()
