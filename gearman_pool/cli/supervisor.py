@@ -167,6 +167,9 @@ class Supervisor:
             self._forget(process)
             slot.process = None
             self._bury(slot, process, process.bury())
+        elif process.overdue:
+            log.error("process %d has not ended in time: killing it", process.pid)
+            process.kill()
 
     def _forget(self, process: WorkerProcess) -> None:
         """Listen no more to a process that says nothing more."""
@@ -179,9 +182,9 @@ class Supervisor:
         if self._watch is not None:
             self._watch.add(process.report)
         if self._stopping:
-            # One that was stopped before it could tell has no job that could be lost.
-            self._unclean += code not in (OK, -signal.SIGTERM)
-            log.log(logging.INFO if code == OK else logging.WARNING, "process %d ended (%s)", process.pid, _said(code))
+            self._unclean += not process.finished(code)
+            level = logging.INFO if process.finished(code) else logging.WARNING
+            log.log(level, "process %d ended (%s)", process.pid, _said(code))
             return
         if process.report.error is not None and not self._was_ready and self._watch is None:
             self._stopping = True
@@ -204,6 +207,8 @@ class Supervisor:
         jobs = process.report.jobs
         if process.report.error is not None:
             log.error("process %d cannot work: %s", process.pid, process.report.error)
+        elif process.told_to_stop and not process.finished(code):
+            log.warning("process %d ended (%s) with jobs unfinished, after %d jobs", process.pid, _said(code), jobs)
         elif process.told_to_stop or (code == OK and self._max_jobs is not None and jobs >= self._max_jobs):
             log.info("process %d ended after %d jobs", process.pid, jobs)
         else:
