@@ -18,9 +18,9 @@ from gearman_pool import GearmanClient, GearmanJob, GearmanWorker, JobUpdate, JS
 from gearman_pool.errors import InvalidWorkerState, JobException, JobFailed
 from gearman_pool.events import ConnectionOpened, TaskFinished, TaskStarted
 from gearman_pool.worker_job import GearmanWorkerJob
+from tests.support.processes import handler_before_python
 from tests.support.running import running
 from tests.support.waiting import wait_until
-from tests.support.workers import c_compiler
 
 
 @pytest.fixture
@@ -803,30 +803,15 @@ def test_run_on_another_thread_leaves_signals_alone(worker, client):
     assert seen == [before]
 
 
-def test_run_bears_handlers_that_were_installed_before_python(gearmand, client, tmp_path):
-    """As an embedding program's are. Python cannot put them back, and says None in their place."""
-    compiler = c_compiler()
-    if compiler is None:
-        pytest.skip("a C compiler is missing")
-    source = tmp_path / "before.c"
-    source.write_text(
-        "#include <signal.h>\nstatic void handle(int number) {}\n"
-        "__attribute__((constructor)) static void install(void) { signal(SIGTERM, handle); }\n"
-    )
-    library = tmp_path / "before.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True, timeout=60)
+def test_run_bears_handlers_that_were_there_before_python(gearmand, client, tmp_path):
     program = (
-        "import os, signal, sys; from gearman_pool import GearmanWorker; assert signal.getsignal(15) is None;"
+        "import signal, sys; from gearman_pool import GearmanWorker; assert signal.getsignal(15) is None;"
         "worker = GearmanWorker(sys.argv[1:]); worker.register_task('stop', lambda worker, job: worker.stop());"
         "assert worker.run(); assert signal.getsignal(15) is signal.SIG_DFL"
     )
     client.submit_background("stop").result(10)
-    subprocess.run(
-        [sys.executable, "-c", program, gearmand.address],
-        check=True,
-        timeout=60,
-        env={**os.environ, "LD_PRELOAD": str(library)},
-    )
+    environment = {**os.environ, **handler_before_python(tmp_path)}
+    subprocess.run([sys.executable, "-c", program, gearmand.address], check=True, timeout=60, env=environment)
 
 
 def test_one_worker_runs_once_at_a_time(worker):

@@ -17,6 +17,7 @@ from typing import Any
 from typing_extensions import Self
 
 from .exits import FAILED, OK, USAGE, CommandError
+from .handlers import handling
 from .reports import COUNTERS, Report
 from .worker_process import WorkerProcess
 
@@ -99,10 +100,10 @@ class Supervisor:
             signal.SIGHUP: self._on_hangup,
             signal.SIGCHLD: lambda *_: None,  # to be woken
         }
-        with self._selector, _Signals(self._selector, handlers) as signals:
+        with self._selector, handling(handlers), _Wakeups(self._selector) as wakeups:
             try:
                 while not (self._stopping and self._living() == 0):
-                    signals.drain()
+                    wakeups.drain()
                     self._turn()
             finally:
                 self._end()
@@ -293,26 +294,22 @@ def _said(code: int) -> str:
     return f"signal {-code}"
 
 
-class _Signals:
-    """Lets signals wake a selector, and puts the handlers back at the end."""
+class _Wakeups:
+    """Lets signals wake a selector."""
 
-    def __init__(self, selector: selectors.BaseSelector, handlers: dict[int, Callable[[int, Any], object]]) -> None:
+    def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
-        self._handlers = handlers
         self._ours, self._wakeup = socket.socketpair()
         self._ours.setblocking(False)
         self._wakeup.setblocking(False)
 
     def __enter__(self) -> Self:
         self._selector.register(self._ours, selectors.EVENT_READ)
-        self._previous = {number: signal.signal(number, handler) for number, handler in self._handlers.items()}
         self._previous_wakeup = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._previous_wakeup)
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
         self._ours.close()
         self._wakeup.close()
 
