@@ -82,6 +82,12 @@ class WorkerProcess:
         self._killed = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        # Commands of --exec have groups of their own in its session. Twice, for what began something meanwhile.
+        for _ in range(2):
+            for pid in _all_processes():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    if os.getsid(pid) == self.pid:
+                        os.kill(pid, signal.SIGKILL)
 
     def has_ended(self) -> bool:
         """Whether it has ended and is to be buried."""
@@ -100,3 +106,14 @@ class WorkerProcess:
     def finished(self, code: int) -> bool:
         """Whether it has left no job undone, now that it has ended with this exit code."""
         return code == 0 or not self.report.begun
+
+
+def _all_processes() -> list[int]:
+    """Return the numbers of all processes of the system."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        names = []
+    if not any(name.isdecimal() for name in names):  # not Linux
+        names = subprocess.run(["ps", "-A", "-o", "pid="], capture_output=True, text=True, check=False).stdout.split()
+    return [int(name) for name in names if name.isdecimal()]
