@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -82,6 +83,14 @@ def alive(pid):
 def started(running):
     """The numbers of the processes that were started so far."""
     return [int(number) for number in re.findall(r"process (\d+) started", running.err)]
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def fetch(address, path):
@@ -307,6 +316,21 @@ def test_health_endpoints_follow_the_server(folder, gearmand, client):
         assert running.end() == 0
 
 
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on the loopback interface")
+def test_health_endpoints_listen_on_ipv6(folder, gearmand):
+    with work(folder, gearmand, "jobs_app:make", "--health-port", "[::1]:0") as running:
+        address = running.wait_for(r"health checks at http://(\[::1\]:\d+)/", "stderr")[1]
+        assert fetch(address, "/livez") == (200, "ok\n")
+        running.interrupt(signal.SIGTERM)
+        assert running.end() == 0
+
+
+def test_a_health_port_that_is_taken_is_2(folder, gearmand):
+    with work(folder, gearmand, "jobs_app:make", "--health-port", str(gearmand.port)) as running:
+        assert running.end() == 2
+        assert f"cannot listen on 127.0.0.1:{gearmand.port} for --health-port" in running.err
+
+
 def test_a_plain_function_is_given_a_task(folder, gearmand, client):
     with work(folder, gearmand, "jobs_app:upper", "--task", "up", "--concurrency", "2", "--json") as running:
         assert ask(client, "up", b"abc") == b"ABC"
@@ -379,6 +403,14 @@ def test_a_command_knows_its_job(folder, gearmand, client):
 
 def test_a_command_that_takes_too_long_is_killed(folder, gearmand, client):
     command = "sh -c 'echo $$ > pid; exec sleep 600'"
+    with work(folder, gearmand, "--exec", command, "--task", "slow", "--task-timeout", "1"):
+        with pytest.raises(JobFailed):
+            ask(client, "slow")
+        wait_until(lambda: not alive(int((folder / "pid").read_text())), PATIENCE)
+
+
+def test_a_command_that_takes_too_long_is_killed_with_what_it_has_started(folder, gearmand, client):
+    command = "sh -c 'sleep 600 & echo $! > pid.new; mv pid.new pid; wait; echo never'"
     with work(folder, gearmand, "--exec", command, "--task", "slow", "--task-timeout", "1"):
         with pytest.raises(JobFailed):
             ask(client, "slow")
