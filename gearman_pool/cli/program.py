@@ -13,7 +13,7 @@ from .. import __version__, gearman_root_logger
 from ..errors import GearmanError
 from . import cancel, demo, jobs, maxqueue, ping, serve, status, submit, top, version, work, workers
 from .exits import EXIT_CODES, INTERRUPTED, OK, CommandError, code_of, text_of
-from .output import PROGRAM, complain
+from .output import PROGRAM, allow_any_text, complain
 
 __all__ = ["main", "make_parser"]
 
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
     # Nothing is to be printed but what the command prints; ``work`` sets up logging of its own.
+    allow_any_text()
     gearman_root_logger.addHandler(NullHandler())
     try:
         code = int(args.run(args))
