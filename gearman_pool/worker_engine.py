@@ -457,7 +457,7 @@ class WorkerEngine:
             self.jobs.put(None)
 
     def _attend(self, descriptor: int, pollable: Pollable) -> None:
-        with contextlib.suppress(OSError):  # there is no selector for want of descriptors, and Python's handlers must do
+        with contextlib.suppress(OSError):  # no selector, for want of descriptors: Python's handlers must do
             self.io.watch(descriptor, pollable)
 
     # ---- servers ---------------------------------------------------------------------------------------------------
