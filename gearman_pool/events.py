@@ -259,7 +259,7 @@ class WorkerStats:
     jobs_done: int
     jobs_failed: int
     jobs_timed_out: int
-    #: Results and updates that could not be sent because the server had gone. It gives the jobs to other workers.
+    #: Results that could not be sent because the server had gone. It gives the jobs to other workers.
     results_lost: int
     #: Packets that a server refused because the job was not this worker's any more.
     refused: int

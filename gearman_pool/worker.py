@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 import queue
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -36,6 +35,7 @@ from .transport.connection import Connection, set_main_thread
 from .transport.pool import Query
 from .worker_engine import Ability, Assignment, WorkerEngine
 from .worker_job import GearmanWorkerJob, encode_result, takes_worker, whole_number
+from .worker_signals import StopSignals
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -94,7 +94,7 @@ class GearmanWorker(PythonGearmanWorker):
             for a job that falls due.
         client_id: What the worker is called in the servers' lists; at most 127 bytes, without control characters.
         shutdown_timeout: How long the jobs that are held may take when the worker is told to stop, in seconds.
-        max_jobs: Stop after so many jobs; None for any number.
+        max_jobs: Return after so many jobs; None for any number.
         options: See `ClientOptions`: those about connections, ``prefix``, ``data_encoder``, ``listeners``, ``name``.
             Each may also stand in the DSN.
 
@@ -152,6 +152,7 @@ class GearmanWorker(PythonGearmanWorker):
         self._stop_asked = False
         self._stop_timeout: float | None = None
         self._give_up_signal: int | None = None
+        self._signals: StopSignals | None = None
         # Guards the change from not running to running, and ``_addresses`` until the engine has them; held for a
         # moment, with no other lock.
         self._lock = threading.Lock()
@@ -166,7 +167,7 @@ class GearmanWorker(PythonGearmanWorker):
 
     def __repr__(self) -> str:
         engine = self._engine
-        state = "stopped" if engine is None else "stopping" if engine.stopping else "running"
+        state = "stopped" if engine is None else "stopping" if engine.draining else "running"
         servers = ", ".join(map(str, self._addresses))
         return f"<{type(self).__name__} of {servers or 'no server'} {state}, {len(self._abilities)} tasks>"
 
@@ -313,24 +314,11 @@ class GearmanWorker(PythonGearmanWorker):
         """
         if threading.current_thread() is not threading.main_thread():
             return self._work(None)
-        received: list[int] = []
-
-        def on_signal(number: int, _frame: object) -> None:
-            # No lock may be taken here: the thread may hold it. Nothing is logged for the same reason.
-            if received:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            received.append(number)
-            self._give_up_signal = number
-            self.stop()
-
-        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            return self._work(None)
+            with StopSignals(self._stop_by_signal, self._end_by_signal) as self._signals:
+                return self._work(None)
         finally:
-            self._give_up_signal = None
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            self._give_up_signal = self._signals = None
 
     def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         """Work until `after_poll` or `after_job` returns something false, or `stop` is called; python-gearman's loop.
@@ -363,7 +351,7 @@ class GearmanWorker(PythonGearmanWorker):
 
         Args:
             timeout: How long they may take, in seconds; ``shutdown_timeout`` if None. What is not done then goes to
-                another worker.
+                another worker. A second call can make it shorter, and not longer.
 
         Example::
 
@@ -371,11 +359,12 @@ class GearmanWorker(PythonGearmanWorker):
             def last(job):
                 worker.stop(timeout=10)
         """
-        self._stop_timeout = timeout
+        limit = self.shutdown_timeout if timeout is None else timeout
+        self._stop_timeout = limit if self._stop_timeout is None else min(limit, self._stop_timeout)
         self._stop_asked = True
         engine = self._engine
         if engine is not None:
-            engine.begin_stop(self.shutdown_timeout if timeout is None else timeout)
+            engine.begin_stop(limit)
 
     def close(self, timeout: float | None = None) -> None:
         """Stop as `stop` does, and wait until `run` or `work` has returned; at once if it does not run.
@@ -406,7 +395,10 @@ class GearmanWorker(PythonGearmanWorker):
 
     @property
     def stopping(self) -> bool:
-        """Whether the worker has been told to stop, or is about to stop for another reason."""
+        """Whether the worker has been told to stop, so that its tasks should come to an end.
+
+        After the last of ``max_jobs`` it takes no new jobs, but finishes those that it has in their own time.
+        """
         engine = self._engine
         return self._stop_asked or (engine is not None and engine.stopping)
 
@@ -680,6 +672,8 @@ class GearmanWorker(PythonGearmanWorker):
             engine = self._engine = self._new_engine()
         try:
             engine.start()
+            if self._signals is not None and self._signals.descriptor >= 0:
+                engine.attend(self._signals.descriptor, self._signals)
             if not self._abilities:
                 log.warning("the worker has no tasks: register some")
             if self._stop_asked:
@@ -698,6 +692,7 @@ class GearmanWorker(PythonGearmanWorker):
                 self._last_stats = self._stats(engine)
             self._engine = None
             self._stop_asked = False
+            self._stop_timeout = None
             self._local.works = False
             self._running = False
             self._idle.set()
@@ -718,7 +713,6 @@ class GearmanWorker(PythonGearmanWorker):
             client_id=self._client_id,
             abilities=self._abilities,
             max_jobs=self.max_jobs,
-            shutdown_timeout=self.shutdown_timeout,
             ready=self.ready,
             on_give_up=self._gave_up,
         )
@@ -737,13 +731,13 @@ class GearmanWorker(PythonGearmanWorker):
             try:
                 assignment = next_job(poll_timeout)
             except queue.Empty:
-                go_on = engine.stopping or self.after_poll(False)
+                go_on = engine.draining or self.after_poll(False)
             else:
                 if assignment is None:
                     return
                 go_on = self._do(engine, assignment)
-            if not go_on and not engine.stopping:
-                engine.begin_stop(self._stop_limit())
+            if not go_on:
+                engine.begin_drain()
 
     def _loop_in_threads(self, engine: WorkerEngine, poll_timeout: float | None) -> None:
         """Run jobs on threads until the engine ends."""
@@ -752,8 +746,8 @@ class GearmanWorker(PythonGearmanWorker):
         for thread in threads:
             thread.start()
         while not engine.io.wait_stopped(poll_timeout):
-            if not engine.stopping and not self.after_poll(False):
-                engine.begin_stop(self._stop_limit())
+            if not engine.draining and not self.after_poll(False):
+                engine.begin_drain()
         if not engine.given_up:
             for thread in threads:
                 thread.join()
@@ -796,7 +790,7 @@ class GearmanWorker(PythonGearmanWorker):
         go_on = bool(self.after_job())
         go_on = bool(self.after_poll(True)) and go_on
         if not go_on:
-            engine.begin_stop(self._stop_limit())
+            engine.begin_drain()
         engine.release(assignment, None)
         return go_on
 
@@ -904,8 +898,15 @@ class GearmanWorker(PythonGearmanWorker):
         """The time to stop is over, and jobs are left. Runs on the I/O thread."""
         number = self._give_up_signal
         if number is not None and self.concurrency == 1:
-            # The task has the main thread, which nothing can take away from it.
-            threading.Thread(target=self._end_process, args=(128 + number,), name="gearman_pool-worker-end").start()
+            self._end_by_signal(number)
+
+    def _stop_by_signal(self, number: int) -> None:
+        self._give_up_signal = number
+        self.stop()
+
+    def _end_by_signal(self, number: int) -> None:
+        """End the process unless `run` returns: its task has the main thread, which nothing can take away from it."""
+        threading.Thread(target=self._end_process, args=(128 + number,), name="gearman_pool-worker-end").start()
 
     def _end_process(self, status: int) -> None:
         if not self._idle.wait(_LAST_WORDS):
@@ -916,6 +917,8 @@ class GearmanWorker(PythonGearmanWorker):
     def after_fork_in_child(self) -> None:
         """In the child of a fork: leave the parent's connections and jobs behind."""
         set_main_thread()
+        if self._signals is not None:
+            self._signals.after_fork_in_child()
         engine = self._engine
         if engine is not None:
             engine.after_fork_in_child()

@@ -11,6 +11,7 @@ others run on the I/O thread, which owns all other state.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -33,7 +34,7 @@ from .protocol.session import Event as SessionEvent
 from .protocol.text import pack_text_command
 from .protocol.worker import ASSIGNED, NOT_MINE, NOTHING, WOKEN, WorkerSession
 from .transport.connection import Connection, LostEntries
-from .transport.io_thread import IOThread
+from .transport.io_thread import IOThread, Pollable, Timer
 from .transport.pool import Pool, Query
 
 __all__ = ["Ability", "Assignment", "Slot", "WorkerEngine"]
@@ -167,7 +168,6 @@ class WorkerEngine:
         client_id: bytes | None,
         abilities: dict[bytes, Ability],
         max_jobs: int | None,
-        shutdown_timeout: float,
         ready: threading.Event,
         on_give_up: Callable[[], object],
     ) -> None:
@@ -181,8 +181,9 @@ class WorkerEngine:
         self.held: dict[Assignment, None] = {}
         self._unsent: dict[Assignment, None] = {}
         #: Takes no new jobs. Set by anybody, and never unset.
+        self.draining: bool = False
+        #: Was told to stop, so that tasks should come to an end: besides ``draining``. Set by anybody, and never unset.
         self.stopping: bool = False
-        self._stop_begun = False
         self.given_up: bool = False
         self.ready = ready
         self._on_give_up = on_give_up
@@ -197,7 +198,8 @@ class WorkerEngine:
         self._available: object = None
         self._idle = [Slot() for _ in range(capacity)]
         self._capacity = capacity
-        self._shutdown_timeout = shutdown_timeout
+        #: When what is held is given up.
+        self._deadline: Timer | None = None
         #: How many more jobs may be taken; None for any number.
         self._left = max_jobs
         # Questions that are not answered yet; kept right only if ``max_jobs`` is set, for then they all are asked here.
@@ -254,10 +256,18 @@ class WorkerEngine:
     def _has_job(self) -> bool:
         return not self.jobs.empty()
 
-    def begin_stop(self, timeout: float) -> None:
-        """Take no new jobs, and end when those that are held are done, or after ``timeout`` seconds."""
+    def begin_drain(self) -> None:
+        """Take no new jobs, and end when those that are held are done, however long that takes."""
         # At once, for the thread that finishes a job next may not wait for the I/O thread to hear of it.
-        self.stopping = True
+        self.draining = True
+        self.io.post(self._publish)
+
+    def begin_stop(self, timeout: float) -> None:
+        """Drain, tell the tasks to come to an end, and give up after ``timeout`` seconds.
+
+        When it is called again, the earliest end counts.
+        """
+        self.draining = self.stopping = True
         self.io.post(partial(self._begin_stop, timeout))
 
     def end(self, timeout: float) -> None:
@@ -271,17 +281,14 @@ class WorkerEngine:
 
     def send(self, assignment: Assignment, command: Command, *arguments: bytes) -> bool:
         """Send an update for a job; return False if it has ended, or its server has gone."""
-        if assignment.connection.closed:
-            self._result_lost(assignment, command)
-            return False
-        if assignment not in self.held:
+        if assignment.connection.closed or assignment not in self.held:
             return False
         packet = pack(command, assignment.handle, *arguments)
         size = packet_size(packet)
         # A task that sends faster than the server reads waits here.
         while self.pool.full(size) and not assignment.connection.closed:
             self.pool.wait_for_room(size, self.io.clock() + 1.0)
-        assignment.connection.submit((packet, NO_REPLY, assignment))
+        assignment.connection.submit((packet, NO_REPLY, None))
         return True
 
     def finish(self, assignment: Assignment, outcome: str, command: Command, *arguments: bytes) -> Entry | None:
@@ -306,7 +313,7 @@ class WorkerEngine:
 
     def _sent(self, assignment: Assignment) -> None:
         self._unsent.pop(assignment, None)
-        if self._leaving or self.stopping:
+        if self._leaving or self.draining:
             # The slot may have been given back meanwhile, and these wait for the last job of theirs.
             self.io.post(self._take_abilities_back)
 
@@ -319,7 +326,7 @@ class WorkerEngine:
         """Give back the slot of a job whose task has returned, after its final packet, or with it."""
         slot = assignment.slot
         connection = assignment.connection
-        target = None if self._left is not None or self.stopping or slot.orphan else self._next(slot)
+        target = None if self._left is not None or self.draining or slot.orphan else self._next(slot)
         if target is not None:
             slot.connection = target
             slot.since = self.io.clock()
@@ -382,6 +389,10 @@ class WorkerEngine:
         for connection in connections:
             connection.submit((pack(Command.ECHO_REQ, b"gearman_pool fence"), Command.ECHO_RES.value, query))
 
+    def attend(self, descriptor: int, pollable: Pollable) -> None:
+        """Have ``pollable.on_ready`` called on the I/O thread whenever the descriptor can be read."""
+        self.io.post(partial(self._attend, descriptor, pollable))
+
     def register(self, task: bytes, ability: Ability) -> None:
         """Tell the servers of a task."""
         self.io.post(partial(self._register, task, ability))
@@ -405,7 +416,7 @@ class WorkerEngine:
 
     def after_fork_in_child(self) -> None:
         """Close what was inherited. The jobs are the parent's: nothing is sent for them here."""
-        self.stopping = True
+        self.draining = self.stopping = True
         self.pool.close_after_fork()
         for assignment in list(self.held):
             assignment.lost = True
@@ -424,7 +435,7 @@ class WorkerEngine:
             self._available = self.pool.available
             self._meet()
         self._place()
-        if self._stop_begun:
+        if self.draining:
             self._see_whether_all_is_done()
         return False
 
@@ -439,7 +450,7 @@ class WorkerEngine:
             connection.lose(broken)
 
     def _on_stop(self) -> None:
-        self.stopping = True
+        self.draining = True
         self._awake = ()
         for assignment in list(self.held):
             assignment.lost = True
@@ -448,6 +459,10 @@ class WorkerEngine:
         self.ready.clear()
         for _ in range(self._capacity):
             self.jobs.put(None)
+
+    def _attend(self, descriptor: int, pollable: Pollable) -> None:
+        with contextlib.suppress(OSError):  # no selector, for want of descriptors: Python's handlers must do
+            self.io.watch(descriptor, pollable)
 
     # ---- servers ---------------------------------------------------------------------------------------------------
 
@@ -494,7 +509,7 @@ class WorkerEngine:
             for connection in self._states
             if all(task in connection.session.abilities for task in self._abilities)  # type: ignore[attr-defined]
         ]
-        self._awake = () if self.stopping else tuple(c for c in known if self._states[c].believed)
+        self._awake = () if self.draining else tuple(c for c in known if self._states[c].believed)
         if bool(known) != self.ready.is_set():
             (self.ready.set if known else self.ready.clear)()
 
@@ -502,7 +517,7 @@ class WorkerEngine:
 
     def _place(self) -> None:
         """Send out idle slots: to servers that are awake in turn, and to those that are due to be asked anyway."""
-        if not self._idle or self.stopping:
+        if not self._idle or self.draining:
             return
         batches: dict[Connection, list[Entry]] = {}
         now = self.io.clock()
@@ -536,7 +551,7 @@ class WorkerEngine:
 
     def _tick(self) -> None:
         """Ask sleeping servers too, from time to time: gearmand before 2.0 wakes nobody for a job that falls due."""
-        if self.stopping:
+        if self.draining:
             return
         self._due = deque(c for c in self._states if c not in self._awake and not _is_asked(c))
         self._reclaim()
@@ -610,7 +625,8 @@ class WorkerEngine:
         if self._left is not None:
             self._left -= 1
             if not self._left:
-                self._begin_stop(self._shutdown_timeout)
+                self.draining = True
+                self._publish()
         assignment = Assignment(connection, slot, ability, value)
         self.held[assignment] = None
         self._unsent[assignment] = None
@@ -657,7 +673,7 @@ class WorkerEngine:
                 self._take_back(token)
             elif isinstance(token, Query):
                 token.lost(error)
-            elif isinstance(token, Assignment) and not self.stopping:
+            elif isinstance(token, Assignment) and not self.draining:
                 self._result_lost(token, Command.WORK_COMPLETE)
         for assignment in list(self.held):
             if assignment.connection is connection:
@@ -733,11 +749,12 @@ class WorkerEngine:
     # ---- the end ---------------------------------------------------------------------------------------------------
 
     def _begin_stop(self, timeout: float) -> None:
-        self.stopping = True
-        if not self._stop_begun:
-            self._stop_begun = True
-            self._publish()
-            self.io.call_later(timeout, self._give_up)
+        self._publish()
+        deadline = self._deadline
+        if deadline is None or self.io.clock() + timeout < deadline.when:
+            if deadline is not None:
+                deadline.cancel()
+            self._deadline = self.io.call_later(timeout, self._give_up)
 
     def _see_whether_all_is_done(self) -> None:
         if self._unsent:
@@ -756,7 +773,7 @@ class WorkerEngine:
 
     def _stop_unless_busy(self) -> None:
         """Some server takes too long: it is left without waiting for it."""
-        if self.held:
+        if self._unsent:
             self._waning = False
         else:
             self.io.stop()

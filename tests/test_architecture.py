@@ -70,6 +70,7 @@ _ABOVE_THE_TRANSPORT = [
     "worker.py",
     "worker_engine.py",
     "worker_job.py",
+    "worker_signals.py",
 ]
 
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -13,6 +18,7 @@ from gearman_pool import GearmanClient, GearmanJob, GearmanWorker, JobUpdate, JS
 from gearman_pool.errors import InvalidWorkerState, JobException, JobFailed
 from gearman_pool.events import ConnectionOpened, TaskFinished, TaskStarted
 from gearman_pool.worker_job import GearmanWorkerJob
+from tests.support.processes import handler_before_python
 from tests.support.running import running
 from tests.support.waiting import wait_until
 
@@ -251,6 +257,42 @@ def test_task_taken_back_while_a_job_of_it_runs_runs_once(gearmand, worker, clie
             assert future.result(10) == b"slow"
             wait_until(lambda: gearmand.workers("slow") == 1)
             assert client.submit("slow").result(10) == b""
+    assert runs == ["here", "there"]
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_task_taken_back_between_a_jobs_end_and_its_result_runs_once(gearmand, worker, client, by_hand):
+    """CANT_DO must not overtake a result that is made, but not in line yet."""
+    runs = []
+
+    @worker.task("slow")
+    def slow(job):
+        runs.append("here")
+        if by_hand:
+            worker.send_job_complete(job, b"slow")
+        return b"slow"
+
+    other = GearmanWorker([gearmand.address])
+    other.register_task("slow", lambda job: runs.append("there"))
+    with running(worker):
+        engine, finish = worker._engine, worker._engine.finish
+
+        def finish_while_it_is_taken_back(assignment, *arguments):
+            entry = finish(assignment, *arguments)
+            if assignment.ability.name == "slow" and "slow" in worker.worker_abilities:
+                worker.unregister_task("slow")
+                taken_back = threading.Event()
+                engine.io.post(taken_back.set)
+                assert taken_back.wait(10)
+            return entry
+
+        engine.finish = finish_while_it_is_taken_back
+        future = client.submit("slow")
+        assert future.result(10) == b"slow"
+        with running(other):
+            wait_until(lambda: gearmand.workers("slow") == 1)
+            assert client.submit("slow").result(10) == b""
+        assert worker.stats().refused == 0
     assert runs == ["here", "there"]
 
 
@@ -563,6 +605,99 @@ def test_max_jobs_stops_after_exactly_so_many(gearmand, client):
     assert gearmand.jobs("task") == 13
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_max_jobs_cuts_no_job_short(gearmand, client, concurrency):
+    """The last job is not told to come to an end, and may take longer than the shutdown timeout."""
+    worker = GearmanWorker([gearmand.address], concurrency=concurrency, max_jobs=concurrency, shutdown_timeout=0.1)
+    begun, stopping = threading.Barrier(concurrency), []
+
+    @worker.task("slow")
+    def slow(job):
+        begun.wait(10)
+        threading.Event().wait(0.3)
+        stopping.extend([job.stopping, worker.stopping])
+        return b"whole"
+
+    futures = [client.submit("slow") for _ in range(concurrency)]
+    worker.work()
+    assert [future.result(10) for future in futures] == [b"whole"] * concurrency
+    assert stopping == [False] * 2 * concurrency
+
+
+def test_a_hook_that_says_stop_cuts_no_other_job_short(gearmand, client):
+    hooked = threading.Event()
+
+    class OneJob(GearmanWorker):
+        def after_job(self):
+            hooked.set()
+            return False
+
+    worker = OneJob([gearmand.address], concurrency=2, shutdown_timeout=0.1)
+    begun, stopping = threading.Event(), []
+
+    @worker.task("slow")
+    def slow(job):
+        begun.set()
+        assert hooked.wait(10)
+        threading.Event().wait(0.3)
+        stopping.append(job.stopping)
+        return b"whole"
+
+    @worker.task("quick")
+    def quick(job):
+        assert begun.wait(10)
+
+    futures = [client.submit("slow"), client.submit("quick")]
+    worker.work()
+    assert futures[0].result(10) == b"whole"
+    assert stopping == [False]
+
+
+def test_stop_still_ends_a_worker_that_has_had_its_last_job(gearmand, client):
+    worker = GearmanWorker([gearmand.address], max_jobs=1)
+    begun = threading.Event()
+
+    @worker.task("slow")
+    def slow(job):
+        begun.set()
+        wait_until(lambda: job.stopping)
+        return b"told"
+
+    with running(worker):
+        future = client.submit("slow")
+        assert begun.wait(10)
+        worker.stop()
+        assert future.result(10) == b"told"
+
+
+@pytest.mark.parametrize("again", ["stop", "close"])
+def test_a_second_stop_may_shorten_the_time_and_not_lengthen_it(gearmand, client, again, caplog):
+    worker = GearmanWorker([gearmand.address], concurrency=2)
+    begun, go_on = threading.Event(), threading.Event()
+
+    @worker.task("slow")
+    def slow(job):
+        begun.set()
+        assert go_on.wait(30)
+
+    with caplog.at_level(logging.CRITICAL, "gearman_pool.worker"):
+        with running(worker):
+            client.submit_background("slow").result(10)
+            assert begun.wait(10)
+            worker.stop(600)
+            getattr(worker, again)(0.2)
+            worker.stop(600)
+            wait_until(lambda: not worker._running)
+        go_on.set()
+
+
+def test_the_time_of_one_stop_is_not_that_of_the_next_run(worker):
+    worker.register_task("task", lambda job: b"")
+    worker.stop(0.01)
+    worker.work()
+    assert worker._stop_limit() == worker.shutdown_timeout
+
+
 def test_stop_before_work_ends_the_next_work_at_once_and_only_that(worker, client):
     worker.register_task("task", lambda job: b"")
     worker.stop()
@@ -631,6 +766,52 @@ def test_stop_can_be_called_in_a_task_and_close_does_not_wait_for_itself(worker,
     with running(worker):
         assert client.submit("stop").result(10) == b"stopped"
         wait_until(lambda: not worker.ready.is_set())
+
+
+def test_run_gives_signals_back_and_tells_others_who_wait_for_them(worker, client):
+    """asyncio and others have the process's wakeup descriptor: they hear of signals meanwhile, and have it again."""
+    worker.register_task("stop", lambda job: os.kill(os.getpid(), signal.SIGTERM))
+    client.submit_background("stop").result(10)
+    ours, theirs = socket.socketpair()
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with ours, theirs:
+        theirs.setblocking(False)
+        ours.settimeout(10)
+        previous = signal.set_wakeup_fd(theirs.fileno())
+        try:
+            assert worker.run()
+        finally:
+            now = signal.set_wakeup_fd(previous)
+        assert now == theirs.fileno()
+        assert ours.recv(10) == bytes([signal.SIGTERM])
+    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+
+
+def test_run_on_another_thread_leaves_signals_alone(worker, client):
+    seen = []
+
+    @worker.task("look")
+    def look(job):
+        seen.append(signal.getsignal(signal.SIGTERM))
+        job._worker.stop()
+
+    before = signal.getsignal(signal.SIGTERM)
+    client.submit_background("look").result(10)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    thread.join(20)
+    assert seen == [before]
+
+
+def test_run_bears_handlers_that_were_there_before_python(gearmand, client, tmp_path):
+    program = (
+        "import signal, sys; from gearman_pool import GearmanWorker; assert signal.getsignal(15) is None;"
+        "worker = GearmanWorker(sys.argv[1:]); worker.register_task('stop', lambda worker, job: worker.stop());"
+        "assert worker.run(); assert signal.getsignal(15) is signal.SIG_DFL"
+    )
+    client.submit_background("stop").result(10)
+    environment = {**os.environ, **handler_before_python(tmp_path)}
+    subprocess.run([sys.executable, "-c", program, gearmand.address], check=True, timeout=60, env=environment)
 
 
 def test_one_worker_runs_once_at_a_time(worker):

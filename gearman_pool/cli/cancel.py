@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 
 from ..errors import ServerError
-from ..job import JobReference
 from .exits import OK, USAGE, CommandError
 from .output import print_json
-from .servers import add_admin_arguments, chosen
+from .servers import add_admin_arguments, chosen, reference_in
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -30,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
     servers = chosen(args)
     handle = args.job
     try:
-        if handle.count("/") == 2:
-            reference = JobReference.parse(handle)
+        reference = reference_in(handle)
+        if reference is not None:
             handle = reference.handle
             address = servers.find(reference.server)
         elif len(servers.addresses) == 1:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
+import signal
 import subprocess
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from .exits import USAGE, CommandError
 
@@ -15,6 +18,10 @@ if TYPE_CHECKING:
     from ..worker_job import GearmanWorkerJob
 
 __all__ = ["CommandTask"]
+
+#: How a program is started in a process group of its own, though in the session of the worker, by which the supervisor
+#: finds it. os.setpgrp is a plain call into C, and harmless between fork and exec.
+_OWN_GROUP: dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
 
 log: logging.Logger = logging.getLogger("gearman_pool.cli")
 
@@ -27,7 +34,7 @@ class CommandTask:
 
     Args:
         command: The command, with quotes as in a shell.
-        timeout: Seconds after which it is killed and the job fails; never if None.
+        timeout: Seconds after which it is killed, with what it has started, and the job fails; never if None.
 
     Raises:
         CommandError: no command can be made of the text.
@@ -50,21 +57,32 @@ class CommandTask:
             "GEARMAN_JOB_UNIQUE": str(job.unique),
         }
         try:
-            done: subprocess.CompletedProcess[bytes] = subprocess.run(
-                self._command,
-                input=job.data,
-                stdout=subprocess.PIPE,
-                timeout=self._timeout,
-                env=environment,
-                check=False,
-            )
+            code, output = self._run(job.data, environment)
         except subprocess.TimeoutExpired:
             log.error("%s took longer than %g s (job %s)", self._command[0], self._timeout, job.handle)
         except OSError as error:
             log.error("cannot run %s: %s (job %s)", self._command[0], error.strerror, job.handle)
         else:
-            if done.returncode == 0:
-                return done.stdout
-            log.error("%s ended with %d (job %s)", self._command[0], done.returncode, job.handle)
+            if code == 0:
+                return output
+            log.error("%s ended with %d (job %s)", self._command[0], code, job.handle)
         worker.send_job_failure(job)
         return None
+
+    def _run(self, data: bytes, environment: dict[str, str]) -> tuple[int, bytes]:
+        """Run the command, and return its exit code and its output."""
+        with subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            **_OWN_GROUP,
+        ) as process:
+            try:
+                output = process.communicate(data, self._timeout)[0]
+            except BaseException:
+                # With what it has started: that may be what takes too long.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return process.returncode, output

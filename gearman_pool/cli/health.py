@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,9 +33,9 @@ class HealthServer:
     def __init__(self, host: str, port: int, snapshot: Callable[[], Snapshot]) -> None:
         handler = type("Handler", (_Handler,), {"snapshot": staticmethod(snapshot)})
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = (_Server6 if ":" in host else ThreadingHTTPServer)((host, port), handler)
         except OSError as error:
-            text = f"cannot listen on {host}:{port} for --health-port: {error.strerror or error}"
+            text = f"cannot listen on {_place(host, port)} for --health-port: {error.strerror or error}"
             raise CommandError(text, USAGE) from None
         self._server.daemon_threads = True
         self._thread = threading.Thread(
@@ -44,7 +46,7 @@ class HealthServer:
     def address(self) -> str:
         """Where it listens."""
         host, port = self._server.server_address[:2]
-        return f"{host!s}:{port}"
+        return _place(str(host), port)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -54,6 +56,20 @@ class HealthServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Server6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        # ``[::]`` stands for all addresses, those of IPv4 too.
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
 
 class _Handler(BaseHTTPRequestHandler):

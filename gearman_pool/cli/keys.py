@@ -19,7 +19,7 @@ class Keys:
         self._before: list[object] | None = None
 
     def __enter__(self) -> Self:
-        if sys.stdin is not None and sys.stdin.isatty():
+        if sys.stdin is not None and sys.stdin.isatty() and _in_the_foreground(sys.stdin.fileno()):
             import termios
             import tty
 
@@ -45,3 +45,11 @@ class Keys:
             if not selector.select(seconds):
                 return ""
         return os.read(number, 1).decode("ascii", "replace")
+
+
+def _in_the_foreground(terminal: int) -> bool:
+    """Whether the shell has this process there. The kernel stops one that changes the terminal from elsewhere."""
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:  # not this process's terminal
+        return False

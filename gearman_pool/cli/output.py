@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import IO, Any
 
-__all__ = ["PROGRAM", "complain", "has_rich", "json_payload", "note", "print_json", "print_rows", "write_bytes"]
+__all__ = [
+    "PROGRAM",
+    "allow_any_text",
+    "complain",
+    "has_rich",
+    "json_payload",
+    "note",
+    "print_json",
+    "print_rows",
+    "write_bytes",
+]
 
 PROGRAM = "gearman-pool"
 
@@ -20,6 +31,12 @@ _STYLES = {"UP": "green", "DOWN": "bold red"}
 def has_rich(stream: IO[Any]) -> bool:
     """Return whether output to this stream may be drawn by rich."""
     return stream.isatty() and find_spec("rich") is not None
+
+
+def allow_any_text() -> None:
+    """Have no text be an error for stdout. For bytes that are no UTF-8, what comes out in JSON is JSON's own escape."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def note(text: str) -> None:
@@ -93,10 +110,19 @@ def cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
+        return ", ".join(map(cell, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return " ".join(str(value).split()) if isinstance(value, str) else str(value)
+    return "".join(map(_readable, " ".join(value.split()))) if isinstance(value, str) else str(value)
+
+
+def _readable(character: str) -> str:
+    """Return a character as a terminal may have it: names may hold bytes that are no UTF-8, and control characters."""
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return ascii(character)[1:-1]
 
 
 def _is_number(value: Any) -> bool:

@@ -11,15 +11,15 @@ from types import ModuleType
 
 from .. import __version__, gearman_root_logger
 from ..errors import GearmanError
-from . import cancel, demo, jobs, maxqueue, ping, serve, status, submit, top, version, work, workers
+from . import cancel, completion, demo, jobs, maxqueue, ping, serve, status, submit, top, version, work, workers
 from .exits import EXIT_CODES, INTERRUPTED, OK, CommandError, code_of, text_of
-from .output import PROGRAM, complain
+from .output import PROGRAM, allow_any_text, complain
 
-__all__ = ["main", "make_parser"]
+__all__ = ["COMMANDS", "main", "make_parser"]
 
 #: The subcommands, in the order in which --help shows them. Each module has ``HELP``, the optional ``EPILOG``,
 #: ``add_arguments(parser)`` and ``run(args) -> int``.
-_COMMANDS: dict[str, ModuleType] = {
+COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
     "submit": submit,
     "work": work,
@@ -32,6 +32,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "top": top,
     "serve": serve,
     "version": version,
+    "completion": completion,
 }
 
 
@@ -45,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for name, module in _COMMANDS.items():
+    for name, module in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=module.HELP,
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
     # Nothing is to be printed but what the command prints; ``work`` sets up logging of its own.
+    allow_any_text()
     gearman_root_logger.addHandler(NullHandler())
     try:
         code = int(args.run(args))

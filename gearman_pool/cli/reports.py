@@ -1,4 +1,4 @@
-"""What a worker process tells its supervisor: lines of JSON on a socket."""
+"""What a worker process and its supervisor tell each other: lines of JSON on a socket; and to stop, back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import json
 import socket
 from dataclasses import asdict, dataclass, fields
 
-__all__ = ["COUNTERS", "Report", "ReportReader", "send_report"]
+__all__ = ["COUNTERS", "EXIT_PATIENCE", "STOP", "Report", "ReportReader", "send_report"]
+
+#: What a supervisor sends to a worker process. A signal would not do: the process may have had the same one already,
+#: from whoever signals all processes of a service, and takes a second one for the wish to end at once.
+STOP = b"stop\n"
+
+#: How long a process may take to exit when its worker has returned, in seconds; or the shutdown timeout, if shorter.
+EXIT_PATIENCE = 5.0
 
 #: The counters among a report's fields.
 COUNTERS = ("jobs_done", "jobs_failed", "jobs_timed_out", "results_lost")
@@ -17,15 +24,18 @@ class Report:
     """How a worker process stands.
 
     Attributes:
+        begun: It has its worker, and may have jobs.
         ready: Its tasks are known to a server that can be reached.
         held: How many jobs it has.
         servers_up: How many servers it is connected to.
         files: The files of the modules it has loaded, if the supervisor watches them.
         error: Why it cannot work at all, as text; else None.
+        shutdown_timeout: How long its jobs may take when it is told to stop, in seconds.
 
     The others are counters, as in `WorkerStats`.
     """
 
+    begun: bool = False
     ready: bool = False
     held: int = 0
     servers_up: int = 0
@@ -35,6 +45,7 @@ class Report:
     results_lost: int = 0
     files: tuple[str, ...] = ()
     error: str | None = None
+    shutdown_timeout: float = 0.0
 
     @property
     def jobs(self) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import signal
 import threading
 
 from ..constants import DEFAULT_GEARMAN_PORT
 from .exits import OK, USAGE, CommandError
+from .handlers import handling
 from .output import note, print_json
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -34,24 +36,32 @@ def run(args: argparse.Namespace) -> int:
     from ..testing import EmbeddedServer
 
     ended = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     server = EmbeddedServer(args.host, args.port)
-    try:
-        server.start()
-        if args.json:
-            print_json({"host": server.host, "port": server.port, "url": server.url}, indent=None)
-        else:
-            print(f"listening on {server.address}", flush=True)
-            note(f"GEARMAN_SERVERS={server.address} has other commands use it; Ctrl-C ends it")
-        ended.wait()
-    except OSError as error:
-        place = f"{args.host}:{args.port}"
-        raise CommandError(f"cannot listen on {place}: {error.strerror or error}; try --port 0", USAGE) from None
-    finally:
-        server.stop()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    if not _is_loopback(args.host):
+        note(f"warning: {args.host} can be reached from other machines, and whoever reaches it can submit and do jobs")
+    with handling(dict.fromkeys((signal.SIGTERM, signal.SIGINT), lambda *_: ended.set())):
+        try:
+            server.start()
+            note("this server is for development and tests: it keeps its jobs in memory; use gearmand for production")
+            if args.json:
+                print_json({"host": server.host, "port": server.port, "url": server.url}, indent=None)
+            else:
+                print(f"listening on {server.address}", flush=True)
+                note(f"GEARMAN_SERVERS={server.address} has other commands use it; Ctrl-C ends it")
+            ended.wait()
+        except OSError as error:
+            place = f"{args.host}:{args.port}"
+            raise CommandError(f"cannot listen on {place}: {error.strerror or error}; try --port 0", USAGE) from None
+        finally:
+            server.stop()
     return OK
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _port(text: str) -> int:

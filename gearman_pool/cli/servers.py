@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -13,11 +14,20 @@ from typing import Any, TypeVar
 from ..admin_client import DEFAULT_ADMIN_CLIENT_TIMEOUT, GearmanAdminClient
 from ..client import GearmanClient
 from ..errors import GearmanError
+from ..job import JobReference
 from ..options import ServerAddress, parse_server, parse_servers, servers_from_env
 from .exits import OK, USAGE, CommandError, code_of, text_of
 from .output import complain
 
-__all__ = ["DEFAULT_SERVER", "Servers", "add_admin_arguments", "add_server_arguments", "ask_all", "chosen"]
+__all__ = [
+    "DEFAULT_SERVER",
+    "Servers",
+    "add_admin_arguments",
+    "add_server_arguments",
+    "ask_all",
+    "chosen",
+    "reference_in",
+]
 
 DEFAULT_SERVER = "127.0.0.1:4730"
 
@@ -103,6 +113,14 @@ def chosen(args: argparse.Namespace) -> Servers:
     except (ValueError, TypeError) as error:
         raise CommandError(str(error), USAGE) from None
     return Servers(*found)
+
+
+def reference_in(text: str) -> JobReference | None:
+    """Return the reference of a job that stands on a command line; None if it is a unique or a handle.
+
+    Those may have slashes too: a reference is told by its server's port and the beginning of all handles.
+    """
+    return JobReference.parse(text) if re.fullmatch(r"[^/]+:\d+/H:[^/]*/[^/]*", text) else None
 
 
 def ask_all(args: argparse.Namespace, question: Callable[[GearmanAdminClient], T]) -> tuple[list[tuple[str, T]], int]:

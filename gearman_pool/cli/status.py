@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 
 from ..admin_client import GearmanAdminClient, StatusRow
-from ..job import JobReference, JobStatus
+from ..job import JobStatus
 from .exits import FAILED, OK, USAGE, CommandError
 from .output import print_json, print_rows
-from .servers import Servers, add_admin_arguments, ask_all, chosen
+from .servers import Servers, add_admin_arguments, ask_all, chosen, reference_in
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -56,8 +56,8 @@ def task_row(server: str, row: StatusRow) -> dict[str, str | int]:
 
 def _run_job(args: argparse.Namespace, servers: Servers) -> int:
     try:
-        if args.job.count("/") == 2:
-            reference = JobReference.parse(args.job)
+        reference = reference_in(args.job)
+        if reference is not None:
             with servers.including(servers.find(reference.server)).client() as client:
                 status = client.status(reference, timeout=args.timeout)
         else:

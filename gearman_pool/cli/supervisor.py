@@ -17,6 +17,7 @@ from typing import Any
 from typing_extensions import Self
 
 from .exits import FAILED, OK, USAGE, CommandError
+from .handlers import handling
 from .reports import COUNTERS, Report
 from .worker_process import WorkerProcess
 
@@ -99,10 +100,10 @@ class Supervisor:
             signal.SIGHUP: self._on_hangup,
             signal.SIGCHLD: lambda *_: None,  # to be woken
         }
-        with self._selector, _Signals(self._selector, handlers) as signals:
+        with self._selector, handling(handlers), _Wakeups(self._selector) as wakeups:
             try:
                 while not (self._stopping and self._living() == 0):
-                    signals.drain()
+                    wakeups.drain()
                     self._turn()
             finally:
                 self._end()
@@ -167,6 +168,9 @@ class Supervisor:
             self._forget(process)
             slot.process = None
             self._bury(slot, process, process.bury())
+        elif process.overdue:
+            log.error("process %d has not ended in time: killing it", process.pid)
+            process.kill()
 
     def _forget(self, process: WorkerProcess) -> None:
         """Listen no more to a process that says nothing more."""
@@ -179,9 +183,9 @@ class Supervisor:
         if self._watch is not None:
             self._watch.add(process.report)
         if self._stopping:
-            # One that was stopped before it could tell has no job that could be lost.
-            self._unclean += code not in (OK, -signal.SIGTERM)
-            log.log(logging.INFO if code == OK else logging.WARNING, "process %d ended (%s)", process.pid, _said(code))
+            self._unclean += not process.finished(code)
+            level = logging.INFO if process.finished(code) else logging.WARNING
+            log.log(level, "process %d ended (%s)", process.pid, _said(code))
             return
         if process.report.error is not None and not self._was_ready and self._watch is None:
             self._stopping = True
@@ -204,6 +208,8 @@ class Supervisor:
         jobs = process.report.jobs
         if process.report.error is not None:
             log.error("process %d cannot work: %s", process.pid, process.report.error)
+        elif process.told_to_stop and not process.finished(code):
+            log.warning("process %d ended (%s) with jobs unfinished, after %d jobs", process.pid, _said(code), jobs)
         elif process.told_to_stop or (code == OK and self._max_jobs is not None and jobs >= self._max_jobs):
             log.info("process %d ended after %d jobs", process.pid, jobs)
         else:
@@ -288,26 +294,22 @@ def _said(code: int) -> str:
     return f"signal {-code}"
 
 
-class _Signals:
-    """Lets signals wake a selector, and puts the handlers back at the end."""
+class _Wakeups:
+    """Lets signals wake a selector."""
 
-    def __init__(self, selector: selectors.BaseSelector, handlers: dict[int, Callable[[int, Any], object]]) -> None:
+    def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
-        self._handlers = handlers
         self._ours, self._wakeup = socket.socketpair()
         self._ours.setblocking(False)
         self._wakeup.setblocking(False)
 
     def __enter__(self) -> Self:
         self._selector.register(self._ours, selectors.EVENT_READ)
-        self._previous = {number: signal.signal(number, handler) for number, handler in self._handlers.items()}
         self._previous_wakeup = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._previous_wakeup)
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
         self._ours.close()
         self._wakeup.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from typing import Any
 from ..admin_client import GearmanAdminClient, StatusRow, WorkerRow
 from ..errors import GearmanError
 from .exits import OK, UNAVAILABLE
+from .handlers import handling
 from .keys import Keys
 from .output import has_rich, plain_table, print_json, rich_table
 from .servers import add_server_arguments, chosen, positive
@@ -24,7 +26,8 @@ __all__ = ["HELP", "add_arguments", "run"]
 HELP = "show servers, queues and workers, live"
 
 EPILOG = """\
-q or Ctrl-C ends it, with exit code 0. Where stdout is not a terminal, each look is printed below the one before.
+q, Ctrl-C or SIGTERM ends it, with exit code 0. Where stdout is not a terminal, each look is printed below the one
+before.
 """
 
 #: A server that is asked for longer than this shows as one that does not answer, in seconds.
@@ -81,7 +84,8 @@ def _once(args: argparse.Namespace, view: dict[str, Any]) -> int:
 
 def _forever(args: argparse.Namespace, look: Callable[[], dict[str, Any]]) -> int:
     try:
-        with Keys() as keys, _screen(args) as draw:
+        # SIGTERM ends it as Ctrl-C does: the terminal has to be put right.
+        with handling({signal.SIGTERM: signal.default_int_handler}), Keys() as keys, _screen(args) as draw:
             while True:
                 draw(look())
                 if keys.wait(args.interval) in ("q", "Q"):

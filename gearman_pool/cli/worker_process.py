@@ -11,9 +11,12 @@ import sys
 from collections.abc import Sequence
 from time import monotonic
 
-from .reports import Report, ReportReader
+from .reports import EXIT_PATIENCE, STOP, Report, ReportReader
 
 __all__ = ["WorkerProcess"]
+
+#: How much longer than it may take a process is waited for before it is killed, in seconds.
+_MARGIN = 3.0
 
 
 class WorkerProcess:
@@ -23,7 +26,7 @@ class WorkerProcess:
         slot: The number of its place, which its successor takes.
         started: When, on the monotonic clock.
         report: What it said last of itself.
-        told_to_stop: Whether it was sent SIGTERM.
+        told_to_stop: Whether it was told so.
         connected: Whether it may say more.
         sock: Readable when it has something to say, or has ended.
     """
@@ -35,6 +38,8 @@ class WorkerProcess:
         self.told_to_stop: bool = False
         self.connected: bool = True
         self.sock: socket.socket
+        self._stopped_at = 0.0
+        self._killed = False
         self.sock, theirs = socket.socketpair()
         self.sock.setblocking(False)
         self._reader = ReportReader(self.sock)
@@ -62,13 +67,28 @@ class WorkerProcess:
         """Have it finish its jobs and end."""
         if not self.told_to_stop:
             self.told_to_stop = True
-            # Not by Popen, which would wait for it if it has just ended.
-            os.kill(self.pid, signal.SIGTERM)
+            self._stopped_at = monotonic()
+            with contextlib.suppress(OSError):  # it has ended by itself, or is about to
+                self.sock.send(STOP)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it was told to stop so long ago that it does not react at all: it sees to its time by itself."""
+        timeout = self.report.shutdown_timeout
+        patience = timeout + min(timeout, EXIT_PATIENCE) + _MARGIN
+        return self.told_to_stop and not self._killed and monotonic() - self._stopped_at > patience
 
     def kill(self) -> None:
         """End it at once, and all that it has started."""
+        self._killed = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        # Commands of --exec have groups of their own in its session. Twice, for what began something meanwhile.
+        for _ in range(2):
+            for pid in _all_processes():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    if os.getsid(pid) == self.pid:
+                        os.kill(pid, signal.SIGKILL)
 
     def has_ended(self) -> bool:
         """Whether it has ended and is to be buried."""
@@ -83,3 +103,18 @@ class WorkerProcess:
         self.read()
         self.sock.close()
         return code
+
+    def finished(self, code: int) -> bool:
+        """Whether it has left no job undone, now that it has ended with this exit code."""
+        return code == 0 or not self.report.begun
+
+
+def _all_processes() -> list[int]:
+    """Return the numbers of all processes of the system."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        names = []
+    if not any(name.isdecimal() for name in names):  # not Linux
+        names = subprocess.run(["ps", "-A", "-o", "pid="], capture_output=True, text=True, check=False).stdout.split()
+    return [int(name) for name in names if name.isdecimal()]

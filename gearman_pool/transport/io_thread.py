@@ -275,8 +275,8 @@ class IOThread:
             heapq.heapify(self._timers)
             self._dead_timers = 0
 
-    def watch(self, sock: socket.socket, pollable: Pollable) -> None:
-        """Call ``pollable.on_ready`` whenever ``sock`` can be read.
+    def watch(self, sock: socket.socket | int, pollable: Pollable) -> None:
+        """Call ``pollable.on_ready`` whenever ``sock``, or a descriptor of another kind, can be read.
 
         Raises:
             OSError: there is no descriptor for the selector, or it takes no more sockets.

@@ -133,10 +133,21 @@ class Running:
         return self.process.returncode
 
 
-class Terminal:
-    """The program on a terminal of its own."""
+def start_in_the_background():
+    """Go on in a child in a group of its own, as a shell has it; wait here for its end, and hand signals on."""
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        return
+    signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
+    os.closerange(3, 1024)
+    os._exit(os.waitstatus_to_exitcode(os.wait()[1]) & 255)
 
-    def __init__(self, *arguments, server=None, rows=40, columns=120, **more):
+
+class Terminal:
+    """The program on a terminal of its own, in the foreground unless told otherwise."""
+
+    def __init__(self, *arguments, server=None, rows=40, columns=120, background=False, **more):
         self.text = ""
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -145,6 +156,8 @@ class Terminal:
         def take_the_terminal():
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            if background:
+                start_in_the_background()
 
         self.process = subprocess.Popen(
             command(*arguments),

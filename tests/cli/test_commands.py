@@ -10,6 +10,7 @@ import re
 import pytest
 
 from tests.support.gearmand import free_port
+from tests.support.raw import CAN_DO, SUBMIT_JOB_BG
 from tests.support.waiting import wait_until
 
 from .running import Running, Terminal, run
@@ -87,6 +88,59 @@ def test_status_of_a_job_by_reference_and_by_unique(gearmand, background_job):
         status = json.loads(done.stdout)
         assert (status["known"], status["running"], status["server"]) == (True, False, gearmand.address)
     assert b"waiting, at " + gearmand.address.encode() in run("status", "mine", server=gearmand).stdout
+
+
+@pytest.mark.parametrize("unique", ["images/2024/cat.png", "a/b/c", "//", "50%/x/y"])
+def test_status_of_a_unique_with_slashes(gearmand, unique):
+    assert run("submit", "nobody", "x", "--background", "--unique", unique, server=gearmand).returncode == 0
+    done = run("status", unique, server=gearmand)
+    assert done.returncode == 0, done.stderr
+    assert b"waiting, at" in done.stdout
+
+
+def test_status_of_an_unknown_unique_with_slashes_is_1(gearmand):
+    assert run("status", "a/b/c", server=gearmand).returncode == 1
+
+
+@pytest.mark.parametrize("command", ["status", "workers", "jobs", "top"])
+def test_names_that_are_no_utf_8_are_shown(gearmand, command):
+    with gearmand.connect() as connection:
+        for name in (b"caf\xe9", b"caf\xc3\xa9"):
+            connection.send(CAN_DO, name)
+        for name in (b"\xff\xfe", b"\xe2\x82\xac"):
+            connection.request(SUBMIT_JOB_BG, name, b"\xfd", b"")
+        arguments = [command, "--once"] if command == "top" else [command]
+        plain, as_json = (run(*arguments, *more, server=gearmand) for more in ([], ["--json"]))
+    assert (plain.returncode, as_json.returncode) == (0, 0)
+    text, value = plain.stdout.decode(), json.dumps(json.loads(as_json.stdout))
+    if command in ("status", "top"):
+        assert "\\xff\\xfe" in text
+        assert "€" in text
+        assert r"\udcff\udcfe" in value
+        assert r"\u20ac" in value
+    if command in ("workers", "top"):
+        assert "caf\\xe9" in text
+        assert "café" in text
+        assert r"caf\udce9" in value
+        assert r"caf\u00e9" in value
+
+
+def test_names_that_the_terminal_cannot_show_are_no_error(gearmand):
+    with gearmand.connect() as connection:
+        connection.request(SUBMIT_JOB_BG, "naïve €".encode(), b"", b"")
+    done = run("status", server=gearmand, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert rb"na\xefve \u20ac" in done.stdout
+
+
+def test_a_unique_that_is_no_utf_8_can_be_asked_for(gearmand):
+    with gearmand.connect() as connection:
+        connection.request(SUBMIT_JOB_BG, b"nobody", b"\xfd", b"")
+    done = run("status", b"\xfd".decode("utf-8", "surrogateescape"), server=gearmand)
+    assert b"waiting, at" in done.stdout
+    done = run("submit", "nobody", "x", "--background", "--unique", "\udcfe", server=gearmand)
+    assert done.returncode == 0
+    assert done.stdout.endswith(b"/%FE\n")
 
 
 def test_status_of_an_unknown_job_is_1(gearmand):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
@@ -52,6 +53,27 @@ def test_it_is_live_on_a_terminal_until_a_key_ends_it(busy, rich, key, tmp_path)
         assert terminal.text.rfind("\x1b[?1049l") > terminal.text.rfind("later")
         assert "\x1b[?25h" in terminal.text
         assert terminal.echoes()
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_sigterm_leaves_the_terminal_as_it_was(busy, rich, tmp_path):
+    more = {} if rich else without_rich(tmp_path)
+    with Terminal("top", "--interval", "600", server=busy, **more) as terminal:
+        terminal.wait_for("nobody")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end() == 0
+        assert terminal.text.rfind("\x1b[?1049l") > terminal.text.rfind("nobody")
+        assert "\x1b[?25h" in terminal.text
+        assert terminal.echoes()
+
+
+def test_it_is_not_stopped_in_the_background_of_a_terminal(busy):
+    """As in ``gearman-pool top --json > log &``: who changes a terminal from the background is stopped."""
+    with Terminal("top", "--json", "--interval", "0.1", server=busy, background=True) as terminal:
+        terminal.wait_for('(?s)"nobody".*"nobody"')
+        assert terminal.echoes()
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end() == 0
 
 
 def test_a_server_that_goes_and_comes_is_followed(busy):

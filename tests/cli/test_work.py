@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -33,6 +34,11 @@ def make(servers):
         time.sleep(float(job.data))
         return b"rested"
     return worker
+
+def lingering(servers):
+    import threading
+    threading.Thread(target=threading.Event().wait, name="of the user").start()
+    return make(servers)
 
 def upper(job):
     return job.data.upper()
@@ -79,6 +85,14 @@ def started(running):
     return [int(number) for number in re.findall(r"process (\d+) started", running.err)]
 
 
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 def fetch(address, path):
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=PATIENCE) as answer:
@@ -121,6 +135,79 @@ def test_a_second_signal_kills(folder, gearmand, client, number, code):
         assert not any(map(alive, started(running)))
 
 
+def begun_nap(client, seconds):
+    future = client.submit("nap", seconds)
+    assert next(future.updates(PATIENCE)).data == b"begun"
+    return future
+
+
+def test_a_signal_for_all_processes_at_once_counts_once(folder, gearmand, client):
+    """As systemd sends it, unless told otherwise: to the supervisor and to its processes."""
+    with work(folder, gearmand, "jobs_app:make") as running:
+        future = begun_nap(client, b"1.0")
+        os.kill(*started(running), signal.SIGTERM)
+        running.interrupt(signal.SIGTERM)
+        assert future.result(PATIENCE) == b"rested"
+        assert running.end() == 0
+
+
+def test_a_signal_for_all_processes_before_they_have_begun_is_0(folder, gearmand):
+    (folder / "slow_app.py").write_text("import time; time.sleep(600)")
+    with work(folder, gearmand, "slow_app:make") as running:
+        running.wait_for("started", "stderr")
+        os.kill(*started(running), signal.SIGTERM)
+        running.interrupt(signal.SIGTERM)
+        assert running.end() == 0
+
+
+def test_a_process_that_still_imports_is_stopped_at_once(folder, gearmand):
+    (folder / "slow_app.py").write_text("import pathlib, time; pathlib.Path('begun').touch(); time.sleep(600)")
+    with work(folder, gearmand, "slow_app:make") as running:
+        wait_until((folder / "begun").exists, PATIENCE)
+        running.interrupt(signal.SIGTERM)
+        assert running.end() == 0
+        assert "killing" not in running.err
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGINT), (signal.SIGKILL,)])
+def test_a_job_that_is_killed_while_it_is_waited_for_is_1(folder, gearmand, client, numbers):
+    with work(folder, gearmand, "jobs_app:make") as running:
+        begun_nap(client, b"600")
+        running.interrupt(signal.SIGTERM)
+        running.wait_for("waiting for the jobs", "stderr")
+        for number in numbers:
+            os.kill(*started(running), number)
+        assert running.end() == 1
+
+
+def test_a_job_that_takes_longer_than_the_shutdown_timeout_is_1(folder, gearmand, client):
+    with work(folder, gearmand, "jobs_app:make", "--shutdown-timeout", "0.2") as running:
+        begun_nap(client, b"600")
+        running.interrupt(signal.SIGTERM)
+        assert running.end() == 1
+        assert not any(map(alive, started(running)))
+
+
+def test_a_thread_that_does_not_end_keeps_no_process(folder, gearmand, client):
+    arguments = ["--max-jobs", "1", "--shutdown-timeout", "0.2"]
+    with work(folder, gearmand, "jobs_app:lingering", *arguments) as running:
+        pids = [int(ask(client)) for _ in range(2)]
+        assert pids[0] != pids[1]
+        running.wait_for(f"{pids[0]}.*does not exit.*of the user", "stderr")
+        wait_until(lambda: gearmand.workers("pid") == 1, PATIENCE)
+        running.interrupt(signal.SIGTERM)
+        assert running.end() == 0
+
+
+def test_a_process_that_does_not_react_is_killed_in_the_end(folder, gearmand, client):
+    with work(folder, gearmand, "jobs_app:make", "--shutdown-timeout", "0.2") as running:
+        begun_nap(client, b"600")
+        os.kill(*started(running), signal.SIGSTOP)
+        running.interrupt(signal.SIGTERM)
+        assert running.end() == 1
+        assert "has not ended in time: killing it" in running.err
+
+
 def test_a_killed_process_is_replaced(folder, gearmand, client):
     with work(folder, gearmand, "jobs_app:make") as running:
         first = int(ask(client))
@@ -136,6 +223,15 @@ def test_a_killed_process_is_replaced(folder, gearmand, client):
 def test_a_killed_supervisor_takes_its_processes_along(folder, gearmand, client):
     with work(folder, gearmand, "jobs_app:make") as running:
         pid = int(ask(client))
+        running.interrupt(signal.SIGKILL)
+        assert running.end() == -signal.SIGKILL
+        wait_until(lambda: not alive(pid), PATIENCE)
+
+
+def test_a_killed_supervisors_processes_wait_for_no_job_beyond_the_shutdown_timeout(folder, gearmand, client):
+    with work(folder, gearmand, "jobs_app:make", "--shutdown-timeout", "0.2") as running:
+        begun_nap(client, b"600")
+        (pid,) = started(running)
         running.interrupt(signal.SIGKILL)
         assert running.end() == -signal.SIGKILL
         wait_until(lambda: not alive(pid), PATIENCE)
@@ -175,6 +271,20 @@ def test_a_changed_file_replaces_the_processes(folder, gearmand, client):
         assert running.end() == 0
 
 
+def test_a_file_that_could_never_be_imported_is_watched_too(folder, gearmand, client):
+    broken = folder / "helper.py"
+    broken.write_text("this is no Python")
+    (folder / "good.py").write_text("import helper\n\ndef upper(job):\n    return job.data.upper()\n")
+    arguments = ["good:upper", "--task", "up", "--reload"]
+    with work(folder, gearmand, *arguments) as running:
+        running.wait_for("cannot work", "stderr")
+        broken.write_text("")
+        running.wait_for("helper.py has changed", "stderr")
+        assert ask(client, "up", b"a") == b"A"
+        running.interrupt(signal.SIGTERM)
+        assert running.end() == 0
+
+
 def test_sighup_replaces_the_processes(folder, gearmand, client):
     with work(folder, gearmand, "jobs_app:make") as running:
         first = int(ask(client))
@@ -204,6 +314,21 @@ def test_health_endpoints_follow_the_server(folder, gearmand, client):
         assert fetch(address, "/elsewhere")[0] == 404
         running.interrupt(signal.SIGTERM)
         assert running.end() == 0
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on the loopback interface")
+def test_health_endpoints_listen_on_ipv6(folder, gearmand):
+    with work(folder, gearmand, "jobs_app:make", "--health-port", "[::1]:0") as running:
+        address = running.wait_for(r"health checks at http://(\[::1\]:\d+)/", "stderr")[1]
+        assert fetch(address, "/livez") == (200, "ok\n")
+        running.interrupt(signal.SIGTERM)
+        assert running.end() == 0
+
+
+def test_a_health_port_that_is_taken_is_2(folder, gearmand):
+    with work(folder, gearmand, "jobs_app:make", "--health-port", str(gearmand.port)) as running:
+        assert running.end() == 2
+        assert f"cannot listen on 127.0.0.1:{gearmand.port} for --health-port" in running.err
 
 
 def test_a_plain_function_is_given_a_task(folder, gearmand, client):
@@ -278,6 +403,14 @@ def test_a_command_knows_its_job(folder, gearmand, client):
 
 def test_a_command_that_takes_too_long_is_killed(folder, gearmand, client):
     command = "sh -c 'echo $$ > pid; exec sleep 600'"
+    with work(folder, gearmand, "--exec", command, "--task", "slow", "--task-timeout", "1"):
+        with pytest.raises(JobFailed):
+            ask(client, "slow")
+        wait_until(lambda: not alive(int((folder / "pid").read_text())), PATIENCE)
+
+
+def test_a_command_that_takes_too_long_is_killed_with_what_it_has_started(folder, gearmand, client):
+    command = "sh -c 'sleep 600 & echo $! > pid.new; mv pid.new pid; wait; echo never'"
     with work(folder, gearmand, "--exec", command, "--task", "slow", "--task-timeout", "1"):
         with pytest.raises(JobFailed):
             ask(client, "slow")

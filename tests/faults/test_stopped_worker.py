@@ -31,10 +31,10 @@ def worker_process(gearmand, tmp_path):
         worker.close()
 
 
-def begin(client, tmp_path):
+def begin(client, tmp_path, task="slow"):
     """Submit a job that runs until a file is there, and return (future, file) when its task has begun."""
     file = tmp_path / "go on"
-    future = client.submit("slow", str(file))
+    future = client.submit(task, str(file))
     assert next(iter(future.updates(20))).data == b"started"
     return future, file
 
@@ -94,6 +94,48 @@ def test_end_of_the_shutdown_timeout_ends_the_process_and_the_job_goes_to_anothe
     other.register_task("slow", lambda job: b"another")
     other.work()
     assert future.result(10) == b"another"
+
+
+def test_end_of_the_shutdown_timeout_ends_the_process_though_its_task_is_in_c_code(client, worker_process, tmp_path):
+    """Python runs signal handlers on the main thread only, and not before it is back from C."""
+    worker = worker_process(shutdown_timeout=0.3)
+    future, _ = begin(client, tmp_path, "c")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(20) == 128 + signal.SIGTERM
+    future.cancel()
+
+
+def test_second_signal_ends_the_process_though_its_task_is_in_c_code(client, worker_process, tmp_path):
+    worker = worker_process(shutdown_timeout=600)
+    future, _ = begin(client, tmp_path, "c")
+    worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGINT)
+    # The latter two if the signals were faster than the call.
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    assert worker.wait(20) in [128 + number for number in numbers] + [-number for number in numbers]
+    future.cancel()
+
+
+def test_task_that_handles_signals_by_asyncio_does_not_disarm_those_of_the_worker(client, worker_process, tmp_path):
+    """The descriptor that signals are told through is the process's, and asyncio takes it for a while."""
+    worker = worker_process(shutdown_timeout=0.3)
+    future = client.submit("slow", str(tmp_path / "never"), unique="asyncio")
+    assert next(iter(future.updates(20))).data == b"started"
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(20) == 128 + signal.SIGTERM
+    future.cancel()
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_signal_for_a_child_that_a_task_has_forked_ends_that_child_and_is_not_the_workers(
+    client, worker_process, concurrency
+):
+    worker = worker_process(concurrency=concurrency)
+    result = client.submit("fork", b"SIGTERM").result(20)
+    assert result == b"of the parent, child %d" % -signal.SIGTERM
+    assert client.submit("note", b"on").result(20) == b"on"
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

@@ -12,7 +12,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["REQUIRE_REAL", "ChildProcess", "find_program"]
+import pytest
+
+__all__ = ["REQUIRE_REAL", "ChildProcess", "find_program", "handler_before_python"]
 
 #: True when a missing server, tool or compiler must fail the tests that need it, not skip them.
 REQUIRE_REAL = os.environ.get("GEARMAN_POOL_REQUIRE_REAL", "") not in ("", "0")
@@ -26,6 +28,24 @@ def find_program(name: str) -> str | None:
     """The path of a program, looked for in the places of system programs too, or None."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/sbin"])
     return shutil.which(name, path=path)
+
+
+def handler_before_python(folder: Path) -> dict[str, str]:
+    """The environment with which a program has a handler of C code's for SIGTERM before Python starts.
+
+    So it is where Python is embedded. Python says None in place of such a handler, and cannot put it back. Skips the
+    test where there is no C compiler.
+    """
+    compiler = find_program("gcc") or find_program("cc")
+    if compiler is None:
+        pytest.skip("a C compiler is missing")
+    source, library = folder / "early.c", folder / "early.so"
+    source.write_text(
+        "#include <signal.h>\nstatic void handle(int number) {}\n"
+        "__attribute__((constructor)) static void install(void) { signal(SIGTERM, handle); }\n"
+    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True, timeout=60)
+    return {"LD_PRELOAD": str(library)}
 
 
 class ChildProcess:
