@@ -382,7 +382,7 @@ class Connection:
         self._io.unwatch(self._sock)
         if self.lock.acquire(timeout=PATIENCE):
             # Not released: nobody sends on it any more.
-            return self._close_socket()
+            return self._close_socket(certain=True)
         # Its system calls fail from now on; the descriptor stays until it has left, lest its number be given to another
         # connection under its feet.
         self._loss = error
@@ -392,10 +392,14 @@ class Connection:
         self._io.call_later(PATIENCE, self._close_later)
         return LostEntries([], [], [])
 
-    def _close_socket(self) -> LostEntries:
+    def _close_socket(self, certain: bool) -> LostEntries:
+        """Close it and return what the connection held; ``certain`` is whether no caller was struck while it sent.
+
+        A caller that was may have sent bytes that still stand in ``_rest``.
+        """
         with contextlib.suppress(OSError):
             self._sock.close()
-        unsent_bytes = sum(len(buffer) for buffer in self._rest)
+        unsent_bytes = sum(len(buffer) for buffer in self._rest) if certain else 0
         self._rest = []
         order = list(self.session.order)
         accepted = self.session.abandon()
@@ -418,11 +422,12 @@ class Connection:
         """
         if self not in self._pool.lingering:
             return True
-        if not self.lock.acquire(timeout=patience) and not patience and self._somebody_drains():
+        certain = self.lock.acquire(timeout=patience)
+        if not certain and not patience and self._somebody_drains():
             return False
         self._pool.lingering.remove(self)
         assert self._loss is not None
-        self._pool.handler.on_lost(self, self._loss, self._close_socket())
+        self._pool.handler.on_lost(self, self._loss, self._close_socket(certain))
         return True
 
     def close_after_fork(self) -> LostEntries:

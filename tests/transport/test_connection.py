@@ -217,3 +217,38 @@ def test_job_that_comes_while_the_loop_ends_ends_too(gearmand, monkeypatch):
         client.close(timeout=1)
         with pytest.raises(ClientClosed):
             found[0].result(5)
+
+
+def test_job_of_a_sender_who_was_struck_after_its_bytes_had_left_is_not_sent_elsewhere(
+    gearmands, raw_workers, monkeypatch
+):
+    first, second = gearmands(), gearmands()
+    worker = raw_workers(second, "count", lambda job: job.complete(b"r"))
+    with GearmanClient([first.address, second.address], policy="failover") as client:
+        wait_until(lambda: None not in client.ping().values(), message="both")
+        started = client.submit("no such task")
+        wait_until(lambda: started.job.handle, message="acceptance")
+        connection = started._connection
+        first.pause()
+        real = connection._send
+
+        def strike(sock, data):
+            if not client._dispatcher.io.is_current():
+                monkeypatch.undo()
+                real(sock, data)
+                raise _FromOutsideError
+            return real(sock, data)
+
+        monkeypatch.setattr(connection, "_send", strike)
+
+        def submit() -> None:
+            with pytest.raises(_FromOutsideError):
+                client.submit("count")
+
+        _in_thread(submit)
+        with pytest.raises(ConnectionLost):
+            started.result(10)
+        wait_until(lambda: client.stats().in_flight == 0, message="nothing in flight")
+        assert not worker.taken
+        assert client.stats().jobs_lost == 2
+        first.resume()

@@ -20,7 +20,9 @@ def main() -> None:
     # Servers that come and go are what it is about.
     logging.getLogger("gearman_pool").setLevel(logging.ERROR)
     journal = Ledger(Path(directory)).runs_of(int(number))
-    worker = GearmanWorker(servers, concurrency=int(concurrency))
+    # A worker that gives up a server which is only stopped has the server run its job once more: none may do so here,
+    # or a job that runs twice would tell nothing of the clients.
+    worker = GearmanWorker(servers, concurrency=int(concurrency), health_check_timeout=30.0)
 
     @worker.task("count")
     def count(job: object) -> bytes:
