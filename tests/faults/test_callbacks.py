@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import contextlib
 import threading
 import time
@@ -56,30 +54,6 @@ def test_callbacks_that_block_delay_no_other_job(client):
     # Who waited for a callback would wait until this test lets it go.
     what = f"{BLOCKERS} callbacks that block"
     assert_p99_is_unharmed(client, what, lambda: _blocked(client), longest=2.0)
-
-
-def test_callbacks_that_block_delay_no_other_way_to_wait(client):
-    with _blocked(client):
-        done, _ = concurrent.futures.wait([client.submit("echo", b"wait")], timeout=15)
-        assert [future.result(0) for future in done] == [b"wait"]
-        each = [client.submit("echo", b"each") for _ in range(20)]
-        assert [future.result(0) for future in concurrent.futures.as_completed(each, timeout=15)] == [b"each"] * 20
-
-        async def wait() -> list[bytes]:
-            wrapped = asyncio.wrap_future(client.submit("echo", b"wrapped"))
-            return [await asyncio.wait_for(wrapped, 15), await client.submit("echo", b"awaited")]
-
-        assert asyncio.run(wait()) == [b"wrapped", b"awaited"]
-
-
-def test_callbacks_that_block_do_not_keep_a_future_whose_lock_was_left_taken(client, raw_worker):
-    """An interruption can leave the lock taken; a thread that may wait for it resolves such a future."""
-    future = client.submit("raw")
-    job = raw_worker.next_job()
-    with _blocked(client):
-        assert future._condition.acquire()
-        job.complete(b"result")
-        assert future.result(15) == b"result"
 
 
 def test_other_callbacks_run_beside_one_that_blocks(client):

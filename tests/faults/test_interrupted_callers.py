@@ -17,7 +17,7 @@ from .support import figure, run_program, wait_accepted, wait_up
 #: At least so long, and until so many exceptions have come, but not longer than five times as long. By hand, with 60
 #: seconds, there are more than 60,000.
 SECONDS = 4
-LEAST = 6000
+LEAST = 4000
 
 
 @pytest.mark.timeout(120)
