@@ -29,8 +29,10 @@ class Announcer:
 
     def log(self, level: int, text: str, *arguments: Any, error: BaseException | None = None) -> None:
         """Write a line to the log, with the error's traceback if there is one."""
-        if self._log.isEnabledFor(level):
-            self._lines.put(partial(self._log.log, level, text, *arguments, exc_info=error))
+        # Not isEnabledFor: it may wait for logging's lock, which a caller that was interrupted can have left taken.
+        log = self._log
+        if not log.disabled and log.manager.disable < level >= log.getEffectiveLevel():
+            self._lines.put(partial(log.log, level, text, *arguments, exc_info=error))
 
     def connection(self, event: Event) -> None:
         """Log what happened to a connection, and tell the listeners."""

@@ -67,6 +67,10 @@ _MAX_CLIENT_ID = 127
 #: The longest text of an exception that is sent to the client, in bytes.
 _MAX_EXCEPTION = 16 * 1024
 
+#: How long the main thread waits at a stretch, in seconds. A signal that comes in the instant before the wait, or that
+#: the system hands to another thread, does not end it; Python sees to the handler when it is over.
+_SIGNAL_LOOK = 1.0
+
 #: How long the end of the I/O thread is waited for, in seconds; it only closes sockets then.
 _END_TIMEOUT = 2.0
 
@@ -745,12 +749,22 @@ class GearmanWorker(PythonGearmanWorker):
         threads = [threading.Thread(target=self._thread, args=(engine,), name=name, daemon=True) for name in names]
         for thread in threads:
             thread.start()
-        while not engine.io.wait_stopped(poll_timeout):
+        while not self._wait_stopped(engine, poll_timeout):
             if not engine.draining and not self.after_poll(False):
                 engine.begin_drain()
         if not engine.given_up:
             for thread in threads:
                 thread.join()
+
+    def _wait_stopped(self, engine: WorkerEngine, timeout: float | None) -> bool:
+        """Wait until the engine has ended, for ``timeout`` seconds at the most; return whether it has."""
+        deadline = None if timeout is None else engine.io.clock() + timeout
+        while True:
+            remaining = _SIGNAL_LOOK if deadline is None else deadline - engine.io.clock()
+            if engine.io.wait_stopped(min(remaining, _SIGNAL_LOOK)):
+                return True
+            if remaining <= 0:
+                return False
 
     def _thread(self, engine: WorkerEngine) -> None:
         self._local.works = True

@@ -296,7 +296,7 @@ def test_frozen_server_is_found_and_avoided(gearmands):
         frozen.pause()
         started = time.monotonic()
         wait_until(lambda: client.servers()[0].state != "UP", message="detection")
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 3
         assert {client.submit_background("x").result(5).server for _ in range(20)} == {live.address}
         frozen.resume()
         wait_until(lambda: client.servers()[0].state == "UP", message="the return", timeout=15)

@@ -931,7 +931,8 @@ def test_job_after_a_time_of_idling_starts_at_once(worker, client):
             started = time.monotonic()
             client.submit("task").result(10)
             delays.append(time.monotonic() - started)
-    assert sorted(delays)[2] < 0.1, delays
+    # Whoever waits for the next poll takes half a second on average.
+    assert sorted(delays)[2] < 0.3, delays
 
 
 def test_idle_worker_uses_no_processor_time(gearmand):

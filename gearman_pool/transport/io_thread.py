@@ -176,6 +176,8 @@ class IOThread:
         self._waiters.append(waiter)
         if self.started and not self.ended:
             waiter.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+        with contextlib.suppress(ValueError):  # it has been released
+            self._waiters.remove(waiter)
         return self.ended or not self.started
 
     # ---- a guest ---------------------------------------------------------------------------------------------------

@@ -200,6 +200,6 @@ def test_first_job_after_a_long_rest_is_as_fast_as_any(server, c_worker):
             assert client.submit("echo", b"after the rest").result(10) == b"after the rest"
             took = time.monotonic() - started
             print(f"measured: {took * 1000:.1f} ms after 3.5 s of rest")
-            assert took < 0.5
+            assert took < 1.5
         assert client.stats().wakeups - wakeups < 50
         assert client.stats().connections_opened == 1

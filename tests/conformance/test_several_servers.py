@@ -15,7 +15,7 @@ from gearman_pool.errors import GearmanError
 from ..support.running import running
 from ..support.waiting import wait_until
 
-HEALTH = {"health_check_interval": 0.3, "health_check_timeout": 0.5, "reconnect_backoff": (0.05, 0.5)}
+HEALTH = {"health_check_interval": 0.3, "health_check_timeout": 1.5, "reconnect_backoff": (0.05, 0.5)}
 
 
 @pytest.fixture

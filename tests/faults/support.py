@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -25,10 +27,13 @@ from ..support.waiting import wait_until
 __all__ = [
     "HANGING",
     "Ended",
+    "OutcomeCounter",
     "account",
+    "assert_p99_is_unharmed",
     "black_hole",
     "deaf_port",
     "figure",
+    "latencies",
     "percentile",
     "run_program",
     "wait_accepted",
@@ -81,6 +86,72 @@ def account(futures: Iterable[tuple[bytes, JobFuture]], timeout: float = 30.0) -
         else:
             counts["right" if result == payload else "wrong"] += 1
     return counts
+
+
+def latencies(client: GearmanClient, count: int) -> list[float]:
+    """How long echo jobs take one after the other, in seconds."""
+    found = []
+    for _ in range(count):
+        before = time.monotonic()
+        assert client.submit("echo", b"x").result(15) == b"x"
+        found.append(time.monotonic() - before)
+    return found
+
+
+def assert_p99_is_unharmed(
+    client: GearmanClient, what: str, fault: Callable[[], AbstractContextManager[object]], longest: float
+) -> None:
+    """Fail unless the p99 of other jobs is within twice its normal value while ``fault()`` lasts.
+
+    Normal and faulty times alternate, and one round of five is enough: a busy machine spoils some rounds, but what the
+    fault does to the jobs it does in every round. No job of that round may take ``longest`` seconds either, because
+    a single long stand-still does not show in a p99.
+    """
+    latencies(client, 200)
+    rounds = []
+    for _ in range(5):
+        normal = percentile(latencies(client, 400), 99)
+        with fault():
+            found = latencies(client, 400)
+        meanwhile = percentile(found, 99)
+        rounds.append(f"{meanwhile * 1e3:.2f} ms for {normal * 1e3:.2f} ms (longest {max(found) * 1e3:.1f} ms)")
+        # The few milliseconds are one turn of a neighbour with the interpreter's lock, or with the processor.
+        if meanwhile <= 2 * normal + 0.003 and max(found) < longest:
+            figure(f"p99 of other jobs with {what}: {meanwhile / normal:.2f} times the normal one; {'; '.join(rounds)}")
+            return
+    raise AssertionError(f"p99 of other jobs with {what} and normally, in each round: {'; '.join(rounds)}")
+
+
+class OutcomeCounter:
+    """Counts how often the outcome of each future is told.
+
+    ``_lock`` guards the counts; it is held for a few instructions on callback threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told: Counter[int] = Counter()
+        self._futures: list[JobFuture] = []
+
+    def watch(self, future: JobFuture) -> JobFuture:
+        """Count for this future, and return it."""
+        self._futures.append(future)
+        future.add_done_callback(self._note)
+        return future
+
+    def _note(self, future: JobFuture) -> None:
+        with self._lock:
+            self._told[id(future)] += 1
+
+    def assert_one_each(self) -> None:
+        """Fail unless each future has told of one outcome."""
+
+        def counts() -> list[int]:
+            with self._lock:
+                return [self._told[id(future)] for future in self._futures]
+
+        wait_until(lambda: 0 not in counts(), message="every future tells of its outcome")
+        assert set(counts()) == {1}, "a future resolved twice"
 
 
 class Ended(NamedTuple):

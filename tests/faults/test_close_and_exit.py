@@ -167,6 +167,13 @@ from gearman_pool import GearmanClient
 client = GearmanClient([sys.argv[1]])
 """
 
+#: Says when the program is about to end, on the clock that all processes share.
+_LEAVING = "print(time.monotonic(), flush=True)"
+
+#: How long the end may take when nothing holds it up, in seconds: less than the second for which the acceptance of jobs
+#: is waited for.
+_QUICK = 0.8
+
 #: What is done before the exit, the exit status, and whether the background job of it must have reached the server.
 _EXITS = {
     "end of the program": ("client.submit_background('left')", 0),
@@ -194,38 +201,62 @@ _EXITS = {
 }
 
 
+def _time_to_leave(code: str, server: str, status: int = 0) -> tuple[float, str]:
+    """Run a program that prints when it leaves; return how long it then took to end, and what it said of errors."""
+    ended = run_program(["-c", f"{_HEAD}\n{code}\n", server], 25)
+    finished = time.monotonic()
+    assert ended.code == status, ended.errors
+    return finished - float(ended.output), ended.errors
+
+
 @pytest.mark.parametrize("name", _EXITS)
 def test_interpreters_exit_is_quick_and_sends_what_is_queued(gearmand, name):
     code, status = _EXITS[name]
-    started = time.monotonic()
-    ended = run_program(["-c", f"{_HEAD}\n{code}\n", gearmand.address], 25)
-    took = time.monotonic() - started
-    figure(f"{name}: the program took {took:.2f} s")
-    assert ended.code == status, ended.errors
     expected = 2000 if "2,000" in name else 1
-    wait_until(lambda: gearmand.jobs("left") == expected)
-    assert "Fatal" not in ended.errors
-    if not status:
-        assert ended.errors == ""
+    times = []
+    # The best of three: a busy machine makes the end of any program slow now and then.
+    while not times or (min(times) > _QUICK and len(times) < 3):
+        took, errors = _time_to_leave(f"{_LEAVING}; {code}", gearmand.address, status)
+        times.append(took)
+        wait_until(lambda: gearmand.jobs("left") == expected * len(times))
+        assert "Fatal" not in errors
+        if not status:
+            assert errors == ""
+    figure(f"{name}: the program's end, with its last jobs, took {min(times):.2f} s")
+    assert min(times) <= _QUICK
+    assert max(times) < 8
+
+
+def test_exit_of_an_idle_client_takes_no_time(gearmand):
+    """Beyond what an interpreter takes that has the package and no client."""
+    used, unused = [], []
+    while not used or (min(used) - min(unused) > 0.2 and len(used) < 6):
+        unused.append(_time_to_leave(_LEAVING, gearmand.address)[0])
+        used.append(_time_to_leave(f"client.ping(); {_LEAVING}", gearmand.address)[0])
+    figure(f"exit of an idle client: {min(used) * 1e3:.0f} ms, without a client {min(unused) * 1e3:.0f} ms")
+    assert min(used) - min(unused) <= 0.2
 
 
 def test_exit_with_a_frozen_server_is_bounded(gearmand):
-    gearmand.pause()
-    started = time.monotonic()
-    code = f"{_HEAD}\n[client.submit('x', bytes(100_000)) for _ in range(500)]"
-    ended = run_program(["-c", code, gearmand.address], 25)
-    took = time.monotonic() - started
-    gearmand.resume()
-    figure(f"exit with a frozen server and 500 jobs queued: the program took {took:.2f} s")
-    assert ended.code == 0
-    assert took < 8
+    # What is queued is sent first, with the server frozen afterwards, so that the greeting is not what it waits for.
+    code = f"client.ping(); os.kill({gearmand.pid}, 19); [client.submit('x', bytes(100_000)) for _ in range(500)]"
+    took = []
+    while not took or (min(took) > 2.5 and len(took) < 3):
+        took.append(_time_to_leave(f"{code}; {_LEAVING}", gearmand.address)[0])
+        gearmand.resume()
+    figure(f"exit with a frozen server and 500 jobs queued took {min(took):.2f} s")
+    # A second for the acceptance of the jobs, a second for the thread.
+    assert min(took) <= 2.5
+    assert max(took) < 8
 
 
 def test_exit_with_no_server_is_bounded():
-    started = time.monotonic()
-    ended = run_program(["-c", f"{_HEAD}\n[client.submit_background('x') for _ in range(10)]", "127.0.0.1:1"], 25)
-    assert ended.code == 0
-    assert time.monotonic() - started < 8
+    took = []
+    while not took or (min(took) > 2.5 and len(took) < 3):
+        code = f"[client.submit_background('x') for _ in range(10)]; {_LEAVING}"
+        took.append(_time_to_leave(code, "127.0.0.1:1")[0])
+    assert min(took) <= 2.5
+    assert max(took) < 8
 
 
 def test_child_that_leaves_by_os_exit_takes_nothing_of_the_parents(gearmand, c_worker):

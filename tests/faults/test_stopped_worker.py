@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from gearman_pool import GearmanClient, GearmanWorker
+from tests.faults.support import run_program
 from tests.faults.warm_restarts import WorkerProcess, restart_under_load
 
 
@@ -44,6 +45,33 @@ def test_warm_restarts_under_load_lose_and_repeat_nothing(gearmand, tmp_path):
     assert outcome.submitted > 0
     found = (outcome.wrong_results, outcome.missing, outcome.repeated, outcome.bad_exits)
     assert found == (0, 0, 0, []), outcome
+
+
+_SIGNAL_IN_ANOTHER_THREAD = """
+import signal, sys, threading
+from gearman_pool import GearmanWorker
+
+worker = GearmanWorker([sys.argv[1]], concurrency=int(sys.argv[2]))
+
+@worker.task("stop")
+def stop(job):
+    # Later, when the main thread has nothing to do but to wait.
+    hit = threading.Timer(0.3, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM))
+    hit.daemon = True
+    hit.start()
+    return b"soon"
+
+assert worker.run()
+"""
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_signal_that_does_not_interrupt_the_main_threads_wait_is_seen_all_the_same(gearmand, client, concurrency):
+    """As one that comes in the instant before the wait begins, once in several hundred times on a busy machine."""
+    future = client.submit("stop")
+    ended = run_program(["-c", _SIGNAL_IN_ANOTHER_THREAD, gearmand.address, str(concurrency)], 25)
+    assert (ended.code, ended.errors) == (0, "")
+    assert future.result(0) == b"soon"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -63,15 +63,20 @@ def test_frozen_server_does_not_keep_a_worker_of_one_slot_from_the_others(gearma
         wait_until(lambda: frozen.workers("task") == 1 and live.workers("task") == 1)
         frozen.pause()
         try:
-            pause = threading.Event()
-            for _ in range(8):
-                # Between these, the worker asks the frozen server at least once: it polls each second.
-                pause.wait(0.4)
-                assert client.submit("task").result(5) == b"done"
+            (asked,) = [c for c in worker._engine.pool.connections if str(c.server.address) == frozen.address]
+            before = asked.sent_packets
+            # Until the worker has asked the frozen server, which it does each second, and some more.
+            wait_until(lambda: _done(client) and asked.sent_packets > before, message="the frozen server is asked")
+            for _ in range(5):
+                assert _done(client)
         finally:
             frozen.resume()
         with GearmanClient([frozen.address]) as other:
             assert other.submit("task").result(10) == b"done"
+
+
+def _done(client: GearmanClient) -> bool:
+    return client.submit("task").result(10) == b"done"
 
 
 def test_worker_serves_a_server_that_is_restarted_again_and_again(gearmand):

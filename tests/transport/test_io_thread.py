@@ -124,3 +124,10 @@ def test_waiting_for_a_thread_that_never_ran_returns_at_once():
 def test_waiting_for_the_end_is_bounded(loop):
     loop.run(lambda: None)
     assert not loop.io.wait_stopped(0.01)
+
+
+def test_waiting_again_and_again_leaves_nothing_behind(loop):
+    loop.run(lambda: None)
+    for _ in range(100):
+        assert not loop.io.wait_stopped(0)
+    assert not loop.io._waiters

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ _CHILDREN = 100_000
 class Load:
     """What the threads of a load process share.
 
-    ``_lock`` guards ``counts``, ``faults``, ``_submitted`` and ``_children``; the clients are replaced whole.
+    ``_lock`` guards ``counts``, ``faults``, ``_open``, ``_submitted``, ``_children``; the clients are replaced whole.
     """
 
     def __init__(self, directory: Path, number: int, seed: int, addresses: list[str]) -> None:
@@ -58,6 +59,8 @@ class Load:
         self._seed = seed
         self._lock = threading.Lock()
         self._submitted = 0
+        #: Jobs whose outcome has not been told.
+        self._open: set[int] = set()
         self._children = 0
         self._clients = {retries: self._client(retries) for retries in (0, _RETRIES)}
 
@@ -98,10 +101,22 @@ class Load:
         client = self._clients[retries]
         try:
             submit = client.submit_background if background else client.submit
-            return job, data, submit("count", data, **options)
+            future = submit("count", data, **options)
         except Exception as error:  # saturated or closed
             self._failed(job, error, retries)
             return None
+        with self._lock:
+            self._open.add(job)
+        future.add_done_callback(partial(self._told, job))
+        return job, data, future
+
+    def _told(self, job: int, future: Any) -> None:
+        """Runs once for each job, when it has its outcome."""
+        with self._lock:
+            if job in self._open:
+                self._open.remove(job)
+            else:
+                self.faults["a future resolved twice"] += 1
 
     def _settle(self, job: int, data: bytes, future: Any, retries: int) -> None:
         error: BaseException | None
@@ -234,7 +249,7 @@ class Load:
         try:
             # What the parent's threads held at the moment of the fork stays so here.
             self._lock = threading.Lock()
-            self.number, self._submitted, self.faults = number, 0, Counter()
+            self.number, self._submitted, self.faults, self._open = number, 0, Counter(), set()
             self._journal = self._ledger.outcomes_of(number)
             for retries in (0, _RETRIES):
                 for _ in range(5):
@@ -308,6 +323,8 @@ class Load:
             if client.stats().loop_errors:
                 self.fault("an unexpected error in an I/O thread")
         self._ledger.close_books(self.number, self._submitted)
+        if self._open:
+            self.fault(f"futures that never told of their outcome: {len(self._open)}")
         left = [thread.name for thread in threading.enumerate() if thread.name.startswith("gearman_pool")]
         for name in left:
             self.fault(f"a thread is left: {name}")
