@@ -168,8 +168,9 @@ class Decoder:
 
     ``feed()`` takes what has arrived and ``packets()`` gives what is complete: pairs of a command's number and its
     body, or of 0 (``Command.TEXT``) and a line without its line end. Both raise nothing but `ProtocolError`; after
-    that the stream is lost and the decoder must not be used again. A body is never longer than ``max_packet_size``, and
-    no memory is set aside for bytes that have not arrived.
+    that the stream is lost and the decoder must not be used again. A body is never longer than ``max_packet_size``
+    and a line never longer than ``max_line_length`` without its newline; no memory is set aside for bytes that have not
+    arrived.
 
     While a large payload arrives, `room` is where the next bytes can be received without a copy, and `filled` takes
     them in place of ``feed()``. Measured on results of 64 MiB: twice the rate of pieces that are received and appended.
@@ -184,6 +185,7 @@ class Decoder:
         "_head",
         "_legal",
         "_magic",
+        "_max_line",
         "_max_size",
         "_missing",
         "_position",
@@ -195,8 +197,10 @@ class Decoder:
         max_packet_size: int = DEFAULT_MAX_PACKET_SIZE,
         magic: bytes = RES,
         legal: frozenset[int] | None = None,
+        max_line_length: int = MAX_LINE_LENGTH,
     ) -> None:
         self._max_size = max_packet_size
+        self._max_line = max_line_length
         self._magic = magic
         self._legal = _LEGAL[magic] if legal is None else legal
         self._buffer = b""
@@ -323,6 +327,7 @@ class Decoder:
         """A large body has begun at ``begin``: from now on its last argument gathers apart from the others."""
         buffer = self._buffer
         last = begin
+        # What is answered though it is no command any more has no arguments that are known.
         spec = COMMANDS.get(command)
         for _ in spec.arguments[1:] if spec else ():
             last = buffer.find(b"\0", last) + 1
@@ -341,9 +346,10 @@ class Decoder:
 
     def _line(self, buffer: bytes, start: int) -> bytes | None:
         end = buffer.find(b"\n", start)
+        # A line that has come whole counts as one whose end is still to come: pieces must make no difference.
+        if (len(buffer) if end < 0 else end) - start > self._max_line:
+            raise ProtocolError(f"a line of text longer than {self._max_line} bytes came")
         if end < 0:
-            if len(buffer) - start > MAX_LINE_LENGTH:
-                raise ProtocolError(f"a line of text longer than {MAX_LINE_LENGTH} bytes came")
             return None
         self._position = end + 1
         return buffer[start:end].rstrip(b"\r")

@@ -84,7 +84,7 @@ class Peer:
     def __init__(self, number: int, host: str, max_packet_size: int) -> None:
         self.number = number
         self.host = host
-        self.decoder: Decoder = Decoder(max_packet_size, REQ, _ANSWERED)
+        self.decoder: Decoder = Decoder(max_packet_size, REQ, _ANSWERED, MAX_LINE)
         self.client_id = b"-"
         #: What it can do, with time limits in seconds; the task that was done last stands last.
         self.abilities: dict[bytes, float | None] = {}
@@ -173,8 +173,6 @@ class JobServer:
                     self.refuse(peer, b"INVALID_COMMAND", b"Command not expected")
         except ProtocolError as error:
             self.end(peer, str(error))
-        if peer.decoder.in_line and peer.decoder.pending > MAX_LINE:
-            self.end(peer, "a line of text that is too long")
 
     def tick(self, now: float) -> float | None:
         """Do what is due; return when something is next."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_LINE", "answer_text"]
 
-#: gearmand closes the connection at a longer line, or at one of more words.
+#: gearmand closes the connection at a longer line, its newline apart, or at one of more words.
 MAX_LINE = 8191
 _MAX_WORDS = 5
 
@@ -20,7 +20,7 @@ _OK = b"OK\r\n"
 def answer_text(server: JobServer, line: bytes) -> bytes | None:
     """Return the answer to a line, line end included; None if the connection is to be closed."""
     words = line.split()
-    if len(words) > _MAX_WORDS or len(line) > MAX_LINE:
+    if len(words) > _MAX_WORDS:
         return None
     for length in (3, 2, 1):
         name = b" ".join(words[:length]).lower()

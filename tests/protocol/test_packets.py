@@ -244,6 +244,18 @@ def test_endless_line_is_refused():
         list(decoder.packets())
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_length_of_a_line_counts_alike_whether_it_comes_whole_or_in_pieces(end, more):
+    data = b"x" * (100 + more - (len(end) - 1)) + end
+    for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
+        if more:
+            with pytest.raises(ProtocolError, match="line of text longer than 100 bytes"):
+                _decode(pieces, max_line_length=100)
+        else:
+            assert _decode(pieces, max_line_length=100) == [(0, data.rstrip())]
+
+
 @pytest.mark.parametrize("data", [b"\0REQ" + bytes(8), b"\0RE" + b"X", b"\0RESx" + bytes(9), b"\0\0\0\0"])
 def test_wrong_magic_or_command_is_a_protocol_error(data):
     with pytest.raises(ProtocolError):

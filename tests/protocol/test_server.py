@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from gearman_pool.protocol.commands import Command
-from gearman_pool.protocol.packets import REQ, Decoder, pack, split_arguments
+from gearman_pool.protocol.packets import COPY_LIMIT, REQ, Decoder, pack, split_arguments
 from gearman_pool.protocol.queues import JobState
 from gearman_pool.protocol.server import JobServer, Peer
 
@@ -292,6 +292,15 @@ def test_peer_that_does_not_read_is_given_up():
     assert peer.out == []
 
 
+@pytest.mark.parametrize("step", [1, 5000, 1_000_000])
+@pytest.mark.parametrize(("length", "refused"), [(8190, False), (8191, True)])
+def test_line_that_is_too_long_ends_its_connection_whatever_the_pieces(step, length, refused):
+    world = World(step)
+    peer = world.connect()
+    assert bool(world.send_bytes(peer, b"x" * length + b"\r\n")) is not refused
+    assert bool(peer.closing) is refused
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -315,6 +324,16 @@ def test_what_breaks_the_protocol_ends_the_connection_and_no_other(world, data):
 def test_commands_of_others_are_refused(world, command):
     peer = world.connect()
     assert world.send(peer, command)[0][:2] == ("ERROR", b"INVALID_COMMAND")
+    assert world.send(peer, Command.ECHO_REQ, b"x") == [("ECHO_RES", b"x")]
+
+
+def test_command_that_is_none_any_more_is_refused_whatever_its_size(world):
+    """The numbers that are no commands but are answered: their arguments are not known."""
+    peer = world.connect()
+    for size in (3, COPY_LIMIT + 1):
+        packet = REQ + (5).to_bytes(4, "big") + size.to_bytes(4, "big") + bytes(size)
+        answers = world.send_bytes(peer, packet[:1000]) + world.send_bytes(peer, packet[1000:])
+        assert [answer[:2] for answer in answers] == [("ERROR", b"INVALID_COMMAND")]
     assert world.send(peer, Command.ECHO_REQ, b"x") == [("ECHO_RES", b"x")]
 
 
