@@ -117,10 +117,9 @@ class Dispatcher:
         self.refusing: str | None = None
         self.new_session: partial[ClientSession] = partial(ClientSession, options.max_packet_size)
         self.pool: Pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
-        #: The first half of the uniques made here; the second half counts. Random, and another one after a fork.
-        self.unique_prefix: str = os.urandom(unique_bytes).hex()[:-12]
-        # It does not begin at 0: a short prefix may be another process's too.
-        self._unique_numbers = itertools.count(int.from_bytes(os.urandom(5), "big"))
+        # The first half of the uniques made here is random, the second half counts.
+        self._unique_bytes = unique_bytes
+        self._renew_uniques()
         self._connection_for = connection_for
         self._decode = decode
         self._listeners = options.listeners
@@ -138,13 +137,13 @@ class Dispatcher:
 
         Raises:
             ClientClosed: the client is closed, or the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started; the text says why.
         """
         if self.refusing is not None:
             raise ClientClosed(self.refusing)
-        try:
+        if not self.io.running:
+            self._renew_uniques()
             self.io.ensure_running()
-        except RuntimeError as error:
-            raise ClientClosed("the interpreter is shutting down; no thread can be started") from error
 
     def submit(self, future: JobFuture, command: Command, *arguments: bytes, timeout: float | None) -> None:
         """Put a job in line. Blocks only while the budget is used up, for ``submit_timeout`` at the most.
@@ -152,6 +151,7 @@ class Dispatcher:
         Raises:
             ClientSaturated: the budget was used up all that time.
             ClientClosed: the client is closed.
+            ThreadUnavailable: the I/O thread cannot be started.
         """
         if self.refusing is not None or not self.io.running:
             self.start()
@@ -624,7 +624,19 @@ class Dispatcher:
 
     def new_unique(self) -> str:
         """Return a unique that nobody else has."""
-        return f"{self.unique_prefix}{next(self._unique_numbers):012x}"
+        if not self.io.running:
+            self._renew_uniques()
+        return f"{self._unique_prefix}{next(self._unique_numbers):012x}"
+
+    def _renew_uniques(self) -> None:
+        """Choose another first half, and another number to count from, for the uniques made from now on.
+
+        Until the I/O thread runs, a fork that Python is not told of (uWSGI's) can have copied the former ones. If two
+        processes made the same uniques, the server would take their jobs for one, and give both the same result.
+        """
+        self._unique_prefix = os.urandom(self._unique_bytes).hex()[:-12]
+        # It does not begin at 0: a short prefix may be another process's too.
+        self._unique_numbers = itertools.count(int.from_bytes(os.urandom(5), "big"))
 
     def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
         """See `Handler.on_unroutable`."""
