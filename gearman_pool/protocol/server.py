@@ -42,6 +42,9 @@ _MAX_CLIENT_ID = 127
 #: The least time limit of a task, in milliseconds.
 _MIN_TIMEOUT = 1000
 
+#: The greatest, likewise: gearmand's number has 64 bits.
+_MAX_TIMEOUT = 2**63
+
 _MAX_EPOCH = 2**63
 
 #: Numbers that are commands, or were, and are answered; any other ends the connection.
@@ -141,9 +144,8 @@ class JobServer:
         peer = self.peers[number] = Peer(number, host, self._max_packet_size)
         return peer
 
-    def disconnect(self, peer: Peer, now: float) -> None:
+    def disconnect(self, peer: Peer) -> None:
         """A connection has ended: its jobs go to other workers, and what it waited for is dropped unless others do."""
-        self._now = now
         del self.peers[peer.number]
         self.touched.discard(peer)
         for task in peer.abilities:
@@ -298,7 +300,7 @@ class JobServer:
         limit = None
         if command == Command.CAN_DO_TIMEOUT:
             milliseconds = number(arguments[1])
-            limit = max(milliseconds, _MIN_TIMEOUT) / 1000 if milliseconds > 0 else None
+            limit = min(max(milliseconds, _MIN_TIMEOUT), _MAX_TIMEOUT) / 1000 if milliseconds > 0 else None
         peer.abilities[task] = limit
         self.table.function(task).workers[peer] = None
         if peer.sleeping and self.table.runnable((task,)):

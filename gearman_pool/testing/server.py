@@ -49,6 +49,12 @@ _CALL_TIMEOUT = 30.0
 #: An unfinished TLS handshake is given up after this many seconds.
 _HANDSHAKE_TIMEOUT = 10.0
 
+#: The longest wait, in seconds, for a job that is due some day: the system takes no more than 2**31 milliseconds.
+_LONGEST_WAIT = 3600.0
+
+#: How long to wait, in seconds, where the loop would otherwise spin: without descriptors, and with a clock that fails.
+_PAUSE = 0.02
+
 
 @dataclass(frozen=True)
 class ServedJob:
@@ -315,6 +321,8 @@ class _Loop:
         self._selector = selectors.DefaultSelector()
         self._paused = False
         self._ending = False
+        #: Whether the last connection could not be accepted.
+        self._refusing = False
 
     # ---- any thread ------------------------------------------------------------------------------------------------
 
@@ -365,20 +373,13 @@ class _Loop:
                 waiter.set_result(None)
 
     def _turn(self) -> None:
-        timeout = None
-        if not self._paused:
-            due = self.jobs.tick(self._clock())
-            timeout = None if due is None else max(0.0, due - self._clock())
-            handshakes = [c.deadline for c in self._connections.values() if c.deadline] if self._ssl_context else []
-            if handshakes:
-                left = max(0.0, min(handshakes) - time.monotonic())
-                timeout = left if timeout is None else min(timeout, left)
+        timeout = None if self._paused else self._wait()
         self._flush()
         for key, events in self._selector.select(0 if self._calls else timeout):
             # Looked up again: an earlier one of this turn may have closed it.
             if key.fileobj in self._selector.get_map():
                 if isinstance(key.data, _Connection):
-                    self._serve(key.data, events)
+                    self._contain(key.data, self._serve, events)
                 else:
                     key.data()
         self._flush()
@@ -394,6 +395,27 @@ class _Loop:
             for waiter in waiters:
                 waiter.set_result(None)
 
+    def _wait(self) -> float:
+        """Do what is due, and return how long there is nothing to do but for peers, in seconds."""
+        try:
+            now = self._clock()
+            due = self.jobs.tick(now)
+        except Exception:
+            log.exception("an unexpected error at the jobs that are due; please report it, unless the clock is yours")
+            return _PAUSE
+        timeout = _LONGEST_WAIT if due is None else min(max(0.0, due - now), _LONGEST_WAIT)
+        handshakes = [c.deadline for c in self._connections.values() if c.deadline] if self._ssl_context else []
+        return min([timeout, *(max(0.0, deadline - time.monotonic()) for deadline in handshakes)])
+
+    def _contain(self, connection: _Connection, step: Callable[..., object], *arguments: Any) -> None:
+        """Do something for a connection; an error that nobody thought of ends that connection and nothing else."""
+        try:
+            step(connection, *arguments)
+        except Exception:
+            text = "an unexpected error at the connection of %s, which is closed; please report it"
+            log.exception(text, connection.peer.host)
+            self._close(connection)
+
     def _drain_waker(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._reader.recv(4096)
@@ -402,21 +424,38 @@ class _Loop:
         for _ in range(_BACKLOG):
             try:
                 sock, address = self._listener.accept()
-            except OSError:
+            except (BlockingIOError, InterruptedError):
                 return
+            except OSError as error:
+                # No descriptor is left, say. The listener stays readable, so that the loop would spin.
+                if not self._refusing:
+                    self._refusing = True
+                    log.warning("no connection can be accepted: %s", error)
+                time.sleep(_PAUSE)
+                return
+            self._refusing = False
             if len(self._connections) >= self._max_connections:
                 sock.close()
                 continue
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            deadline = None
-            if self._ssl_context is not None:
-                sock = self._ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-                deadline = time.monotonic() + _HANDSHAKE_TIMEOUT
-            self.accepted += 1
-            peer = self.jobs.connect(sock.fileno(), str(address[0]))
-            connection = self._connections[peer] = _Connection(sock, peer, deadline)
-            self._selector.register(sock, selectors.EVENT_READ, connection)
+            try:
+                self._admit(sock, str(address[0]))
+            except Exception as error:
+                # A peer that has gone already is no news.
+                level = logging.INFO if isinstance(error, OSError) else logging.ERROR
+                log.log(level, "a connection of %s could not be taken: %s", address[0], error, exc_info=level > 20)
+                sock.close()
+
+    def _admit(self, sock: socket.socket, host: str) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        deadline = None
+        if self._ssl_context is not None:
+            sock = self._ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            deadline = time.monotonic() + _HANDSHAKE_TIMEOUT
+        self.accepted += 1
+        peer = self.jobs.connect(sock.fileno(), host)
+        connection = self._connections[peer] = _Connection(sock, peer, deadline)
+        self._selector.register(sock, selectors.EVENT_READ, connection)
 
     def _serve(self, connection: _Connection, events: int) -> None:
         if connection.deadline is not None and not self._handshake(connection):
@@ -476,7 +515,7 @@ class _Loop:
         while self.jobs.touched:
             connection = self._connections.get(self.jobs.touched.pop())
             if connection is not None and connection.deadline is None:
-                self._send(connection)
+                self._contain(connection, self._send)
 
     def _send(self, connection: _Connection) -> None:
         peer = connection.peer
@@ -512,7 +551,10 @@ class _Loop:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.sock)
         connection.sock.close()
-        self.jobs.disconnect(connection.peer, self._clock())
+        try:
+            self.jobs.disconnect(connection.peer)
+        except Exception:
+            log.exception("an unexpected error when %s had left; please report it", connection.peer.host)
 
     # ---- faults ----------------------------------------------------------------------------------------------------
 

@@ -207,8 +207,8 @@ def _run_server(pieces: Iterator[bytes], commands: list[int], rng: Random) -> Ou
             break
     said = b"".join(map(bytes, peer.out)), b"".join(map(bytes, other.out))
     ended = peer.closing is not None
-    server.disconnect(peer, 2.0)
-    server.disconnect(other, 2.0)
+    server.disconnect(peer)
+    server.disconnect(other)
     return said, ended
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from gearman_pool.protocol.commands import Command
+from gearman_pool.protocol.commands import COMMANDS, Command
 from gearman_pool.protocol.packets import REQ, Decoder, pack, split_arguments
 from gearman_pool.protocol.queues import JobState
 from gearman_pool.protocol.server import JobServer, Peer
@@ -59,7 +59,7 @@ class World:
         return peer
 
     def leave(self, peer: Peer) -> None:
-        self.server.disconnect(peer, self.now)
+        self.server.disconnect(peer)
 
 
 @pytest.fixture(params=[1_000_000, 1, 7], ids=["whole", "byte by byte", "by sevens"])
@@ -238,6 +238,16 @@ def test_time_limit_gives_the_job_to_another_worker(world):
     assert world.got(client) == [("WORK_COMPLETE", handle, b"in time")]
 
 
+@pytest.mark.parametrize("limit", [b"9" * 18, b"9" * 400, b"1e300", b"-" + b"9" * 400, b"no number"])
+def test_time_limit_of_any_size_is_taken(world, limit):
+    client, worker = world.connect(), world.connect()
+    assert world.send(worker, Command.CAN_DO_TIMEOUT, b"f", limit) == []
+    handle = created(world, client)
+    assert world.send(worker, Command.GRAB_JOB)[0][1] == handle
+    due = world.server.tick(world.now)
+    assert due is None or due > world.now + 1e9
+
+
 def test_time_limit_of_a_job_that_is_done_does_nothing(world):
     client, worker = world.connect(), world.connect()
     world.send(worker, Command.CAN_DO_TIMEOUT, b"f", b"1")
@@ -363,6 +373,28 @@ def test_nothing_gathers_when_jobs_are_abandoned():
     table = world.server.table
     assert (len(table.jobs), len(table._keys), len(table._uniques)) == (0, 0, 0)
     assert sum(map(len, table.functions[b"f"].queues)) == 0
+
+
+#: What stands where a number, a name or a payload is expected.
+_ARGUMENTS = st.one_of(
+    st.sampled_from([b"f", b"g", b"", b"-", b"H:s:1", b"exceptions"]),
+    st.integers().map(lambda number: b"%d" % number),
+    st.integers(0, 5000).map(lambda digits: b"9" * digits),
+    st.binary(max_size=80),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(COMMANDS)), st.lists(_ARGUMENTS, max_size=5)), max_size=30))
+def test_any_arguments_are_answered_or_end_the_connection(packets):
+    world = World()
+    peer = world.connect()
+    for command, arguments in packets:
+        if peer.closing is None:
+            world.server.receive(peer, request(Command(command), *arguments), world.now)
+            world.server.tick(world.now)
+    world.server.tick(world.now + 1e6)
+    world.leave(peer)
+    assert not world.server.peers
 
 
 @given(

@@ -11,6 +11,7 @@ from typing_extensions import Self
 __all__ = [
     "CANT_DO",
     "CAN_DO",
+    "CAN_DO_TIMEOUT",
     "ECHO_REQ",
     "ECHO_RES",
     "ERROR",
@@ -60,6 +61,7 @@ ERROR = 19
 STATUS_RES = 20
 SUBMIT_JOB_HIGH = 21
 SET_CLIENT_ID = 22
+CAN_DO_TIMEOUT = 23
 WORK_EXCEPTION = 25
 OPTION_REQ = 26
 OPTION_RES = 27

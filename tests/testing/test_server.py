@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -15,7 +18,14 @@ import pytest
 from gearman_pool import GearmanClient, GearmanWorker
 from gearman_pool.errors import ConnectionLost, QueueFull, ServerUnavailable
 from gearman_pool.testing import EmbeddedServer, ServedJob
-from tests.support.raw import Closed, RawConnection
+from tests.support.raw import (
+    CAN_DO_TIMEOUT,
+    ECHO_REQ,
+    GRAB_JOB_UNIQ,
+    JOB_ASSIGN_UNIQ,
+    Closed,
+    RawConnection,
+)
 from tests.support.running import running
 from tests.support.waiting import wait_until
 
@@ -236,7 +246,9 @@ def test_large_payloads_go_there_and_back(server, client):
         assert client.submit("echo", payload).result(50) == payload
 
 
-def test_it_speaks_tls():
+@pytest.fixture
+def tls_contexts():
+    """A server's context and one that trusts it."""
     trustme = pytest.importorskip("trustme")
     import ssl
 
@@ -245,6 +257,11 @@ def test_it_speaks_tls():
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(server_context)
     client_context = ssl.create_default_context()
     authority.configure_trust(client_context)
+    return server_context, client_context
+
+
+def test_it_speaks_tls(tls_contexts):
+    server_context, client_context = tls_contexts
     with EmbeddedServer(ssl_context=server_context) as server:
         assert server.url.startswith("gearmans://")
         worker = GearmanWorker([server.address], ssl_context=client_context)
@@ -262,6 +279,95 @@ def test_it_speaks_tls():
         plain.close()
         with GearmanClient([server.address], submit_timeout=0.5) as wrong, pytest.raises(ServerUnavailable):
             wrong.submit("echo").result(10)
+
+
+def test_job_that_is_due_in_months_does_not_end_the_server(server, client):
+    # Longer than the system can wait at a time: 2**31 milliseconds are 24.8 days.
+    client.submit_background("later", at=time.time() + 100 * 86_400).result(10)
+    assert client.submit_background("now").result(10)
+    with raw(server) as worker:
+        worker.send(CAN_DO_TIMEOUT, b"now", b"9" * 18)
+        worker.send(GRAB_JOB_UNIQ)
+        worker.expect(JOB_ASSIGN_UNIQ)
+        assert worker.request(ECHO_REQ, b"x").body == b"x"
+
+
+def test_tls_peer_that_resets_before_it_is_accepted_disturbs_nobody(tls_contexts, caplog):
+    server_context, client_context = tls_contexts
+    with EmbeddedServer(ssl_context=server_context) as server:
+        server.pause()
+        with socket.create_connection((server.host, server.port)) as rude:
+            rude.sendall(b"not TLS")
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.resume()
+        with GearmanClient([server.address], ssl_context=client_context) as client:
+            assert client.submit_background("task").result(10)
+    assert "unexpected" not in caplog.text
+
+
+@pytest.fixture
+def unforeseen(server, monkeypatch):
+    """Let the server fail at each ECHO_REQ of "fail", in a way that nobody thought of."""
+    jobs = server._loop.jobs
+    receive = jobs.receive
+
+    def fail(peer, data, now):
+        if b"fail" in data:
+            raise ZeroDivisionError("nobody thought of it")
+        receive(peer, data, now)
+
+    monkeypatch.setattr(jobs, "receive", fail)
+
+
+@pytest.mark.usefixtures("unforeseen")
+def test_error_nobody_thought_of_ends_one_connection_and_is_logged_and_the_server_goes_on(server, client, caplog):
+    client.submit_background("kept").result(10)
+    for _ in range(3):
+        with raw(server) as bad, pytest.raises((Closed, OSError)):
+            bad.request(ECHO_REQ, b"fail")
+    assert client.ping()[server.address] is not None
+    assert client.stats().connections_opened == 1
+    assert [job.task for job in server.jobs] == ["kept"]
+    assert caplog.text.count("ZeroDivisionError: nobody thought of it") == 3
+
+
+def test_without_descriptors_connections_wait_until_there_are_some_and_others_are_served(server, caplog):
+    with raw(server) as early, socket.socket() as late, contextlib.ExitStack() as fillers:
+        assert early.request(ECHO_REQ, b"x").body == b"x"
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        fillers.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (late.fileno() + 20, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.callback(os.close, os.dup(late.fileno()))
+        late.settimeout(10)
+        late.connect((server.host, server.port))
+        for _ in range(10):
+            assert early.request(ECHO_REQ, b"x").body == b"x"
+        fillers.close()
+        connection = RawConnection.adopt(late)
+        assert connection.request(ECHO_REQ, b"late").body == b"late"
+    assert caplog.text.count("no connection can be accepted") == 1
+
+
+def test_clock_that_fails_is_logged_and_the_server_goes_on_when_it_works_again(caplog):
+    broken = threading.Event()
+
+    def clock():
+        if broken.is_set():
+            raise ZeroDivisionError("the clock is broken")
+        return 1_000_000.0
+
+    with EmbeddedServer(clock=clock) as server, GearmanClient([server.address], submit_timeout=0.3) as client:
+        broken.set()
+        assert server.jobs == ()
+        with pytest.raises(ServerUnavailable):
+            client.submit_background("task").result(10)
+        broken.clear()
+        assert server.stats().queued == 0
+    with EmbeddedServer(clock=clock) as server, GearmanClient([server.address]) as client:
+        assert client.submit_background("task").result(10)
+    assert "the clock is broken" in caplog.text
 
 
 def test_child_of_a_fork_does_not_serve_and_does_not_disturb(server, client):
