@@ -9,10 +9,14 @@ from collections.abc import Iterable, Iterator
 from enum import Enum, IntEnum
 from typing import Generic, TypeVar
 
-__all__ = ["Function", "Job", "JobState", "JobTable", "Priority"]
+__all__ = ["Agenda", "Function", "Job", "JobState", "JobTable", "Priority"]
 
 #: Whoever waits for jobs and runs them: a connection.
 P = TypeVar("P")
+T = TypeVar("T")
+
+#: How many entries of what is gone a queue or an agenda may hold besides as many as there are live ones.
+_SLACK = 32
 
 
 class Priority(IntEnum):
@@ -47,7 +51,6 @@ class Job(Generic[P]):
         "priority",
         "reducer",
         "retries",
-        "run",
         "state",
         "unique",
         "worker",
@@ -77,8 +80,6 @@ class Job(Generic[P]):
         self.numerator: int = 0
         self.denominator: int = 0
         self.retries: int = 0
-        #: Counts its assignments, so that a time limit of an earlier one is known for that.
-        self.run: int = 0
 
     @property
     def wanted(self) -> bool:
@@ -102,6 +103,47 @@ class Function(Generic[P]):
         self.limits: list[int] = [0, 0, 0]
 
 
+class Agenda(Generic[T]):
+    """What is to be done at which moment. What was taken off again is no more than one in two of what it keeps."""
+
+    __slots__ = ("_heap", "_live", "_order")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, T]] = []
+        #: The number of each item's valid entry.
+        self._live: dict[T, int] = {}
+        self._order = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, when: float, item: T) -> None:
+        """Put an item down for a moment; each is there once at most."""
+        order = self._live[item] = next(self._order)
+        heapq.heappush(self._heap, (when, order, item))
+
+    def discard(self, item: T) -> None:
+        """Take an item off, if it is there."""
+        if self._live.pop(item, None) is not None and len(self._heap) > 2 * len(self._live) + _SLACK:
+            self._heap = [entry for entry in self._heap if self._live.get(entry[2]) == entry[1]]
+            heapq.heapify(self._heap)
+
+    def due(self, now: float) -> list[T]:
+        """Take off what is due, and return it, earliest first."""
+        items = []
+        while (when := self.next()) is not None and when <= now:
+            item = heapq.heappop(self._heap)[2]
+            del self._live[item]
+            items.append(item)
+        return items
+
+    def next(self) -> float | None:
+        """Return when something is due next."""
+        while self._heap and self._live.get(self._heap[0][2]) != self._heap[0][1]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+
 class JobTable(Generic[P]):
     """All jobs of a server. Each operation takes a time that does not depend on how many there are."""
 
@@ -110,9 +152,8 @@ class JobTable(Generic[P]):
         self.jobs: dict[bytes, Job[P]] = {}
         self._keys: dict[tuple[bytes, ...], Job[P]] = {}
         self._uniques: dict[bytes, dict[Job[P], None]] = {}
-        self._delayed: list[tuple[float, int, Job[P]]] = []
+        self.delayed: Agenda[Job[P]] = Agenda()
         self._numbers = itertools.count(1)
-        self._order = itertools.count()
         self._name = name
         self._max_jobs = max_jobs
 
@@ -165,7 +206,7 @@ class JobTable(Generic[P]):
             self._queue(job)
         else:
             job.state = JobState.DELAYED
-            heapq.heappush(self._delayed, (when, next(self._order), job))
+            self.delayed.add(when, job)
         return job
 
     def _queue(self, job: Job[P], first: bool = False) -> None:
@@ -179,17 +220,10 @@ class JobTable(Generic[P]):
 
     def due(self, now: float) -> list[Job[P]]:
         """Put the delayed jobs whose time has come into their queues, and return them."""
-        jobs = []
-        while self._delayed and (self._delayed[0][0] <= now or self._delayed[0][2].state is not JobState.DELAYED):
-            job = heapq.heappop(self._delayed)[2]
-            if job.state is JobState.DELAYED:
-                self._queue(job)
-                jobs.append(job)
+        jobs = self.delayed.due(now)
+        for job in jobs:
+            self._queue(job)
         return jobs
-
-    def next_due(self) -> float | None:
-        """Return when the next delayed job is due."""
-        return self._delayed[0][0] if self._delayed else None
 
     # ---- going -----------------------------------------------------------------------------------------------------
 
@@ -221,7 +255,6 @@ class JobTable(Generic[P]):
         function.running += 1
         job.state = JobState.RUNNING
         job.worker = worker
-        job.run += 1
         return job
 
     def put_back(self, job: Job[P]) -> None:
@@ -236,15 +269,14 @@ class JobTable(Generic[P]):
         """A job is done, or given up."""
         function = job.function
         function.total -= 1
-        if job.state is JobState.QUEUED:
+        state, job.state = job.state, JobState.GONE
+        if state is JobState.QUEUED:
             function.waiting[job.priority] -= 1
-            if not any(function.waiting):
-                # None that is left in them can be taken: what is gone must not gather where no worker comes.
-                for queue in function.queues:
-                    queue.clear()
-        elif job.state is JobState.RUNNING:
+            self._tidy(function, job.priority)
+        elif state is JobState.DELAYED:
+            self.delayed.discard(job)
+        elif state is JobState.RUNNING:
             function.running -= 1
-        job.state = JobState.GONE
         job.worker = None
         job.data = b""
         del self.jobs[job.handle]
@@ -254,6 +286,16 @@ class JobTable(Generic[P]):
         del same[job]
         if not same:
             del self._uniques[job.unique]
+
+    @staticmethod
+    def _tidy(function: Function[P], priority: Priority) -> None:
+        """Keep what is gone from gathering in a queue: behind a job that nobody takes, or where no worker comes."""
+        queue = function.queues[priority]
+        waiting = function.waiting[priority]
+        if not waiting or len(queue) > 2 * waiting + _SLACK:
+            live = [job for job in queue if job.state is JobState.QUEUED]
+            queue.clear()
+            queue.extend(live)
 
 
 def _key(task: bytes, unique: bytes, data: bytes) -> tuple[bytes, ...] | None:

@@ -17,7 +17,6 @@ Not supported, and answered with ERROR INVALID_COMMAND as gearmand does: SUBMIT_
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable
 
@@ -25,7 +24,7 @@ from ..errors import ProtocolError
 from .client import number
 from .commands import COMMANDS, Command, Sender
 from .packets import DEFAULT_MAX_PACKET_SIZE, REQ, RES, Decoder, Packet, pack, packet_size, split_arguments
-from .queues import Job, JobState, JobTable, Priority
+from .queues import Agenda, Job, JobState, JobTable, Priority
 from .server_text import MAX_LINE, answer_text
 
 __all__ = ["JobServer", "Peer"]
@@ -133,8 +132,8 @@ class JobServer:
         self._max_packet_size = max_packet_size
         self._max_out_bytes = max_out_bytes
         self._job_retries = job_retries
-        self._limits: list[tuple[float, int, int, Job[Peer]]] = []
-        self._order = 0
+        #: Until when jobs that run must be done.
+        self.limits: Agenda[Job[Peer]] = Agenda()
         self._now = 0.0
 
     # ---- connections and time --------------------------------------------------------------------------------------
@@ -160,8 +159,15 @@ class JobServer:
             self._lose(job)
 
     def receive(self, peer: Peer, data: bytes, now: float) -> None:
-        """Take bytes from a peer. What breaks the protocol makes it ``closing``; nothing is raised."""
+        """Take bytes from a peer. What breaks the protocol makes it ``closing``; nothing is raised.
+
+        What comes from one that is to be closed is not looked at, nor kept.
+        """
         self._now = now
+        if peer.closing is None:
+            self._take(peer, data)
+
+    def _take(self, peer: Peer, data: bytes) -> None:
         peer.decoder.feed(data)
         try:
             for command, body in peer.decoder.packets():
@@ -183,16 +189,10 @@ class JobServer:
         self._now = now
         for job in self.table.due(now):
             self._wake(job)
-        while self._limits and (self._limits[0][0] <= now or not self._runs(self._limits[0])):
-            item = heapq.heappop(self._limits)
-            if self._runs(item):
-                self._lose(item[3])
-        moments = [when for when in (self.table.next_due(), self._limits[0][0] if self._limits else None) if when]
+        for job in self.limits.due(now):
+            self._lose(job)
+        moments = [when for when in (self.table.delayed.next(), self.limits.next()) if when is not None]
         return min(moments, default=None)
-
-    @staticmethod
-    def _runs(item: tuple[float, int, int, Job[Peer]]) -> bool:
-        return item[3].state is JobState.RUNNING and item[3].run == item[2]
 
     def send(self, peer: Peer, packet: Packet, command: Command | None = None) -> None:
         """Put a packet out for a peer."""
@@ -340,8 +340,7 @@ class JobServer:
         peer.abilities[task] = limit
         peer.held[job.handle] = job
         if limit is not None:
-            self._order += 1
-            heapq.heappush(self._limits, (self._now + limit, self._order, job.run, job))
+            self.limits.add(self._now + limit, job)
         if command == Command.GRAB_JOB:
             answer, more = Command.JOB_ASSIGN, ()
         elif command == Command.GRAB_JOB_ALL and job.reducer is not None:
@@ -352,6 +351,7 @@ class JobServer:
 
     def _lose(self, job: Job[Peer]) -> None:
         """A running job has lost its worker, or the worker its right to it: it goes to another one."""
+        self.limits.discard(job)
         worker = job.worker
         if worker is not None:
             del worker.held[job.handle]
@@ -372,6 +372,7 @@ class JobServer:
         if command == Command.WORK_STATUS:
             job.numerator, job.denominator = (_unsigned(number(text)) for text in arguments[1:])
         if command in _FINAL:
+            self.limits.discard(job)
             del peer.held[handle]
             self._finish(job, Command(command), *arguments[1:])
         else:

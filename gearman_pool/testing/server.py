@@ -49,6 +49,9 @@ _CALL_TIMEOUT = 30.0
 #: An unfinished TLS handshake is given up after this many seconds.
 _HANDSHAKE_TIMEOUT = 10.0
 
+#: A connection that is to be closed is closed before all is sent when its peer takes nothing for so many seconds.
+_FAREWELL = 5.0
+
 #: The longest wait, in seconds, for a job that is due some day: the system takes no more than 2**31 milliseconds.
 _LONGEST_WAIT = 3600.0
 
@@ -284,13 +287,13 @@ class EmbeddedServer:
 class _Connection:
     """An accepted socket and what the state machine knows of it. Belongs to the loop's thread."""
 
-    __slots__ = ("deadline", "events", "peer", "sock")
+    __slots__ = ("events", "peer", "shaking_hands", "sock")
 
-    def __init__(self, sock: socket.socket, peer: Peer, deadline: float | None) -> None:
+    def __init__(self, sock: socket.socket, peer: Peer, shaking_hands: bool) -> None:
         self.sock = sock
         self.peer = peer
-        #: Until when the TLS handshake must be done; None once it is.
-        self.deadline = deadline
+        #: Whether its TLS handshake is not done yet.
+        self.shaking_hands = shaking_hands
         self.events = selectors.EVENT_READ
 
 
@@ -314,6 +317,7 @@ class _Loop:
         self._max_connections = max_connections
         self._clock = clock
         self._connections: dict[Peer, _Connection] = {}
+        self._deadlines: dict[_Connection, float] = {}
         self._calls: deque[tuple[Callable[[_Loop], Any], Future[Any]]] = deque()
         self._reader, self._writer = socket.socketpair()
         for end in (self._reader, self._writer):
@@ -383,7 +387,7 @@ class _Loop:
                 else:
                     key.data()
         self._flush()
-        self._give_handshakes_up()
+        self._give_up()
         while self._calls:
             call, future = self._calls.popleft()
             try:
@@ -404,8 +408,9 @@ class _Loop:
             log.exception("an unexpected error at the jobs that are due; please report it, unless the clock is yours")
             return _PAUSE
         timeout = _LONGEST_WAIT if due is None else min(max(0.0, due - now), _LONGEST_WAIT)
-        handshakes = [c.deadline for c in self._connections.values() if c.deadline] if self._ssl_context else []
-        return min([timeout, *(max(0.0, deadline - time.monotonic()) for deadline in handshakes)])
+        if self._deadlines:
+            timeout = min(timeout, max(0.0, min(self._deadlines.values()) - time.monotonic()))
+        return timeout
 
     def _contain(self, connection: _Connection, step: Callable[..., object], *arguments: Any) -> None:
         """Do something for a connection; an error that nobody thought of ends that connection and nothing else."""
@@ -448,17 +453,17 @@ class _Loop:
     def _admit(self, sock: socket.socket, host: str) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        deadline = None
         if self._ssl_context is not None:
             sock = self._ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            deadline = time.monotonic() + _HANDSHAKE_TIMEOUT
         self.accepted += 1
         peer = self.jobs.connect(sock.fileno(), host)
-        connection = self._connections[peer] = _Connection(sock, peer, deadline)
+        connection = self._connections[peer] = _Connection(sock, peer, self._ssl_context is not None)
+        if connection.shaking_hands:
+            self._deadlines[connection] = time.monotonic() + _HANDSHAKE_TIMEOUT
         self._selector.register(sock, selectors.EVENT_READ, connection)
 
     def _serve(self, connection: _Connection, events: int) -> None:
-        if connection.deadline is not None and not self._handshake(connection):
+        if connection.shaking_hands and not self._handshake(connection):
             return
         if events & selectors.EVENT_READ:
             self._read(connection)
@@ -479,16 +484,17 @@ class _Loop:
             log.info("a TLS handshake with %s failed: %s", connection.peer.host, error)
             self._close(connection)
         else:
-            connection.deadline = None
+            connection.shaking_hands = False
+            del self._deadlines[connection]
             self._watch(connection, selectors.EVENT_READ)
             return True
         return False
 
-    def _give_handshakes_up(self) -> None:
-        if self._ssl_context is not None:
+    def _give_up(self) -> None:
+        """Close the connections whose time for a handshake, or to take what is sent at their end, is over."""
+        if self._deadlines:
             now = time.monotonic()
-            late = [c for c in self._connections.values() if c.deadline is not None and c.deadline <= now]
-            for connection in late:
+            for connection in [c for c, deadline in self._deadlines.items() if deadline <= now]:
                 self._close(connection)
 
     def _read(self, connection: _Connection) -> None:
@@ -514,7 +520,7 @@ class _Loop:
             return
         while self.jobs.touched:
             connection = self._connections.get(self.jobs.touched.pop())
-            if connection is not None and connection.deadline is None:
+            if connection is not None and not connection.shaking_hands:
                 self._contain(connection, self._send)
 
     def _send(self, connection: _Connection) -> None:
@@ -537,6 +543,8 @@ class _Loop:
             log.info("closing the connection of %s: %s", peer.host, peer.closing)
             self._close(connection)
             return
+        if peer.closing is not None and (sent_now or connection not in self._deadlines):
+            self._deadlines[connection] = time.monotonic() + _FAREWELL
         self._watch(connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.out else 0))
 
     def _watch(self, connection: _Connection, events: int) -> None:
@@ -548,6 +556,7 @@ class _Loop:
     def _close(self, connection: _Connection) -> None:
         if self._connections.pop(connection.peer, None) is None:
             return
+        self._deadlines.pop(connection, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.sock)
         connection.sock.close()

@@ -364,6 +364,59 @@ def test_dropped_packets_are_dropped_as_often_as_asked(world):
     assert answers == [[], [], [("ECHO_RES", b"2")]]
 
 
+def test_nothing_gathers_behind_a_job_that_waits():
+    world = World()
+    created(world, world.connect(), unique=b"waits")
+    queue = world.server.table.functions[b"f"].queues[1]
+    for number in range(2000):
+        client = world.connect()
+        created(world, client, unique=b"%d" % number)
+        world.leave(client)
+        assert len(queue) < 100
+    worker = world.worker(b"f")
+    assert world.send(worker, Command.GRAB_JOB_UNIQ)[0][3] == b"waits"
+    assert world.send(worker, Command.GRAB_JOB_UNIQ) == [("NO_JOB",)]
+
+
+def test_nothing_gathers_behind_a_job_that_is_due_some_day():
+    world = World()
+    client = world.connect()
+    created(world, client, Command.SUBMIT_JOB_EPOCH, b"f", b"first", b"", b"5000")
+    for number in range(2000):
+        handle = created(world, client, Command.SUBMIT_JOB_EPOCH, b"f", b"%d" % number, b"", b"%d" % (6000 + number))
+        world.send_bytes(client, b"cancel job " + handle + b"\n")
+        assert len(world.server.table.delayed) < 100
+    assert world.server.tick(world.now) == 5000
+    assert world.server.tick(5000.0) is None
+
+
+def test_nothing_gathers_behind_a_job_whose_time_limit_is_far_away():
+    world = World()
+    client, slow, quick, other = world.connect(), world.connect(), world.connect(), world.worker(b"f")
+    world.send(slow, Command.CAN_DO_TIMEOUT, b"f", b"1000000")
+    world.send(quick, Command.CAN_DO_TIMEOUT, b"f", b"2000000")
+    slow_handle = created(world, client, unique=b"slow")
+    world.send(slow, Command.GRAB_JOB)
+    for number in range(2000):
+        handle = created(world, client, Command.SUBMIT_JOB_BG, unique=b"%d" % number)
+        world.send(quick, Command.GRAB_JOB)
+        world.send(quick, Command.WORK_COMPLETE, handle, b"")
+        assert len(world.server.limits) < 100
+    assert world.server.tick(world.now) == world.now + 1000
+    world.server.tick(world.now + 1001)
+    assert world.send(other, Command.GRAB_JOB)[0][1] == slow_handle
+
+
+def test_nothing_that_a_peer_sends_is_kept_once_its_connection_is_to_be_closed():
+    world = World(max_packet_size=1000)
+    peer = world.connect()
+    world.send_bytes(peer, b"\0REQ" + (16).to_bytes(4, "big") + (1001).to_bytes(4, "big"))
+    assert peer.closing
+    for _ in range(100):
+        world.server.receive(peer, b"x" * 1000, world.now)
+    assert peer.decoder.pending < 100
+
+
 def test_nothing_gathers_when_jobs_are_abandoned():
     world = World()
     for number in range(2000):
@@ -496,6 +549,7 @@ class Life(RuleBasedStateMachine):
         states = [job.state for job in table.jobs.values()]
         held = [job for peer in self.world.server.peers.values() for job in peer.held.values()]
         assert states.count(JobState.RUNNING) == len(held) == sum(f.running for f in table.functions.values())
+        assert states.count(JobState.DELAYED) == len(table.delayed._live)
         assert states.count(JobState.QUEUED) == sum(sum(f.waiting) for f in table.functions.values())
         assert len(states) == sum(f.total for f in table.functions.values())
         for peer in self.world.server.peers.values():

@@ -238,6 +238,27 @@ def test_reader_that_never_reads_is_given_up_and_others_are_served():
         assert good.request(16, b"x").body == b"x"
 
 
+def test_connection_that_is_to_be_closed_is_closed_though_its_peer_reads_nothing(server, monkeypatch):
+    monkeypatch.setattr("gearman_pool.testing.server._FAREWELL", 0.2)
+    with raw(server) as bad, raw(server) as good:
+        bad.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        # More than the sockets hold, so that something is left to be sent when the connection is to end.
+        bad.send(ECHO_REQ, bytes(10_000_000))
+        wait_until(lambda: any(peer.out for peer in server._loop.jobs.peers.copy().values()), message="more than fits")
+        bad.sock.sendall(b"one two three four five six\n")
+        wait_until(lambda: server.stats().connections == 1, message="it is closed")
+        assert good.request(ECHO_REQ, b"x").body == b"x"
+
+
+def test_last_words_to_a_peer_that_broke_the_protocol_reach_it(server):
+    with raw(server) as connection:
+        connection.send(ECHO_REQ, bytes(10_000_000))
+        connection.sock.sendall(b"one two three four five six\n" + b"more " * 10_000)
+        assert len(connection.receive().body) == 10_000_000
+        with pytest.raises(Closed):
+            connection.receive()
+
+
 def test_large_payloads_go_there_and_back(server, client):
     worker = GearmanWorker([server.address])
     worker.register_task("echo", lambda job: job.data)
