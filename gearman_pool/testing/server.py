@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import Self
 
 from .. import __version__
-from ..protocol.commands import Command
+from ..protocol.commands import COMMANDS, Command, Sender
 from ..protocol.server import JobServer, Peer
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ class EmbeddedServer:
     ) -> None:
         limits = {"max_packet_size": max_packet_size, "max_connections": max_connections, "max_jobs": max_jobs}
         for name, value in limits.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
+            _check_count(name, value)
         self.host = host
         self._port = port
         self._max_packet_size = max_packet_size
@@ -244,12 +243,17 @@ class EmbeddedServer:
     def drop_next(self, command: str, count: int = 1) -> None:
         """Do not send the next packets of this command, such as ``"JOB_CREATED"``.
 
+        Args:
+            command: The name of a command that a server sends.
+            count: How many; they add up with those of earlier calls that are still to come.
+
         Raises:
-            ValueError: there is no such command, or the server sends none like it.
+            ValueError: a server sends no such command, or ``count`` is no whole number above 0.
         """
         number = Command.__members__.get(command)
-        if number is None or number is Command.TEXT:
-            raise ValueError(f"{command!r} is not the name of a Gearman command, such as 'JOB_CREATED'")
+        if number is None or number not in COMMANDS or not COMMANDS[number].senders & Sender.SERVER:
+            raise ValueError(f"{command!r} is not the name of a command that a server sends, such as 'JOB_CREATED'")
+        _check_count("count", count)
 
         def drop(loop: _Loop) -> None:
             loop.jobs.drops[number] += count
@@ -635,6 +639,11 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
 
 
 def _text(name: bytes) -> str:

@@ -190,10 +190,16 @@ def test_dropped_reply_is_found_by_the_client(server):
         assert client.submit_background("task").result(10)
 
 
-@pytest.mark.parametrize("name", ["NOTHING", "TEXT", "", 8])
-def test_only_commands_can_be_dropped(server, name):
+@pytest.mark.parametrize("name", ["NOTHING", "TEXT", "", 8, "SUBMIT_JOB", "ECHO_REQ", "GRAB_JOB", "ALL_YOURS"])
+def test_only_packets_that_the_server_sends_can_be_dropped(server, name):
     with pytest.raises(ValueError, match="JOB_CREATED"):
         server.drop_next(name)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, None, "2"])
+def test_only_a_whole_number_of_packets_can_be_dropped(server, count):
+    with pytest.raises(ValueError, match="whole number"):
+        server.drop_next("JOB_CREATED", count)
 
 
 def test_number_of_jobs_is_bounded():
