@@ -23,7 +23,17 @@ from collections.abc import Callable
 from ..errors import ProtocolError
 from .client import number
 from .commands import COMMANDS, Command, Sender
-from .packets import DEFAULT_MAX_PACKET_SIZE, REQ, RES, Decoder, Packet, pack, packet_size, split_arguments
+from .packets import (
+    DEFAULT_MAX_PACKET_SIZE,
+    REQ,
+    RES,
+    WRONG_MAGIC,
+    Decoder,
+    Packet,
+    pack,
+    packet_size,
+    split_arguments,
+)
 from .queues import Agenda, Job, JobState, JobTable, Priority
 from .server_text import MAX_LINE, answer_text
 
@@ -86,7 +96,7 @@ class Peer:
     def __init__(self, number: int, host: str, max_packet_size: int) -> None:
         self.number = number
         self.host = host
-        self.decoder: Decoder = Decoder(max_packet_size, REQ, _ANSWERED)
+        self.decoder: Decoder = Decoder(max_packet_size, REQ, _ANSWERED, RES)
         self.client_id = b"-"
         #: What it can do, with time limits in seconds; the task that was done last stands last.
         self.abilities: dict[bytes, float | None] = {}
@@ -177,6 +187,8 @@ class JobServer:
                     self._text(peer, body)
                 elif command in _FROM_PEERS:
                     _HANDLERS[command](self, peer, split_arguments(command, body), command)
+                elif command & WRONG_MAGIC:
+                    self.refuse(peer, b"INVALID_MAGIC", b"Request magic expected")
                 else:
                     self.refuse(peer, b"INVALID_COMMAND", b"Command not expected")
         except ProtocolError as error:

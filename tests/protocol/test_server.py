@@ -328,6 +328,16 @@ def test_commands_of_others_are_refused(world, command):
     assert world.send(peer, Command.ECHO_REQ, b"x") == [("ECHO_RES", b"x")]
 
 
+@pytest.mark.parametrize("body", [b"", b"abc", b"x" * 300_000])
+def test_packet_with_the_magic_of_an_answer_is_refused_and_the_connection_goes_on(world, body):
+    if world.step == 1:
+        body = body[:1000]
+    peer = world.connect()
+    packet = b"\0RES" + (16).to_bytes(4, "big") + len(body).to_bytes(4, "big") + body
+    answers = world.send_bytes(peer, packet + packet + request(Command.ECHO_REQ, b"x"))
+    assert [answer[:2] for answer in answers] == [("ERROR", b"INVALID_MAGIC")] * 2 + [("ECHO_RES", b"x")]
+
+
 @pytest.mark.parametrize(("unique", "task"), [(b"u" * 64, b"f"), (b"u" * 100, b"f"), (b"u", b"f" * 8001)])
 def test_too_long_names_are_refused(world, unique, task):
     assert world.send(world.connect(), Command.SUBMIT_JOB, task, unique, b"")[0][:2] == ("ERROR", b"ARGUMENT_TOO_LARGE")
