@@ -186,7 +186,7 @@ class JobServer:
                 if command == Command.TEXT:
                     self._text(peer, body)
                 elif command in _FROM_PEERS:
-                    _HANDLERS[command](self, peer, split_arguments(command, body), command)
+                    _HANDLERS[command](self, peer, _arguments(command, body), command)
                 elif command & WRONG_MAGIC:
                     self.refuse(peer, b"INVALID_MAGIC", b"Request magic expected")
                 else:
@@ -369,7 +369,7 @@ class JobServer:
             del worker.held[job.handle]
         if not job.wanted:
             self.table.remove(job)
-        elif self._job_retries is not None and job.retries >= self._job_retries:
+        elif self._job_retries is not None and job.retries + 1 >= self._job_retries:
             self._finish(job, Command.WORK_FAIL)
         else:
             self.table.put_back(job)
@@ -441,6 +441,11 @@ _HANDLERS: dict[int, _Handler] = {
     Command.RESET_ABILITIES: JobServer._reset_abilities,
     Command.PRE_SLEEP: JobServer._pre_sleep,
 }
+
+
+def _arguments(command: int, body: bytes) -> list[bytes]:
+    """Split a packet's body; one where none belongs is ignored, as by gearmand."""
+    return split_arguments(command, body) if COMMANDS[command].arguments else []
 
 
 def _status(job: Job[Peer] | None) -> tuple[bytes, ...]:

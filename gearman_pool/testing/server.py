@@ -109,7 +109,8 @@ class EmbeddedServer:
         max_packet_size: The largest packet taken from a peer, in bytes; a larger one ends its connection.
         max_connections: Further ones are closed at once.
         max_jobs: Unfinished jobs held; further ones are refused with QUEUE_ERROR (`QueueFull`).
-        job_retries: How often a job goes to another worker when its worker is lost; for ever if None. Then it fails.
+        job_retries: How many workers a job may lose before it fails, as with gearmand's option of that name; any number
+            if None.
         ssl_context: A server's TLS context; None for plain TCP.
         clock: Gives the time in seconds since the epoch, for delayed jobs and time limits.
 
@@ -138,6 +139,8 @@ class EmbeddedServer:
         limits = {"max_packet_size": max_packet_size, "max_connections": max_connections, "max_jobs": max_jobs}
         for name, value in limits.items():
             _check_count(name, value)
+        if job_retries is not None:
+            _check_count("job_retries", job_retries)
         self.host = host
         self._port = port
         self._max_packet_size = max_packet_size

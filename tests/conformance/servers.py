@@ -109,9 +109,7 @@ class Embedded(ConformanceServer):
     takes_functions_in_turn = True
 
     def __init__(self, *, attempts: int | None = None) -> None:
-        # It counts how often a job may go to another worker, where gearmand counts from the first one.
-        retries = None if attempts is None else attempts - 1
-        self._server = EmbeddedServer(port=free_port(), job_retries=retries).start()
+        self._server = EmbeddedServer(port=free_port(), job_retries=attempts).start()
 
     @property
     def port(self) -> int:  # type: ignore[override]

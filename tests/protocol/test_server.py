@@ -135,7 +135,7 @@ def test_worker_that_goes_gives_its_jobs_to_the_next_and_status_starts_anew(worl
 
 
 def test_job_retries_are_bounded_if_asked_for():
-    world = World(job_retries=1)
+    world = World(job_retries=2)
     client = world.connect()
     handle = created(world, client)
     for _ in range(2):

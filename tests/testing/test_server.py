@@ -83,7 +83,7 @@ def test_port_that_is_taken_is_an_os_error(server):
         EmbeddedServer(port=server.port).start()
 
 
-@pytest.mark.parametrize("name", ["max_packet_size", "max_connections", "max_jobs"])
+@pytest.mark.parametrize("name", ["max_packet_size", "max_connections", "max_jobs", "job_retries"])
 def test_limits_must_be_whole_numbers_above_0(name):
     with pytest.raises(ValueError, match=name):
         EmbeddedServer(**{name: 0})
