@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Generic, TypeVar
 
-__all__ = ["Agenda", "Function", "Job", "JobState", "JobTable", "Priority"]
+__all__ = ["Agenda", "Ended", "Function", "History", "Job", "JobState", "JobTable", "Priority"]
 
 #: Whoever waits for jobs and runs them: a connection.
 P = TypeVar("P")
@@ -47,6 +48,7 @@ class Job(Generic[P]):
         "function",
         "handle",
         "key",
+        "number",
         "numerator",
         "priority",
         "reducer",
@@ -59,6 +61,7 @@ class Job(Generic[P]):
     def __init__(
         self,
         handle: bytes,
+        number: int,
         function: Function[P],
         unique: bytes,
         data: bytes,
@@ -67,6 +70,8 @@ class Job(Generic[P]):
         reducer: bytes | None,
     ) -> None:
         self.handle: bytes = handle
+        #: Counts all jobs of the table.
+        self.number: int = number
         self.function: Function[P] = function
         self.unique: bytes = unique
         self.data: bytes = data
@@ -144,6 +149,55 @@ class Agenda(Generic[T]):
         return self._heap[0][0] if self._heap else None
 
 
+@dataclass(frozen=True)
+class Ended(Generic[P]):
+    """A job that has ended, with what it had then.
+
+    Attributes:
+        outcome: ``"COMPLETE"``, ``"FAILED"``, ``"CANCELLED"``, or ``"ABANDONED"`` by its last client.
+        result, exception: What its worker sent at the end, if it did.
+    """
+
+    job: Job[P]
+    data: bytes
+    waiting_clients: int
+    outcome: str
+    result: bytes | None
+    exception: bytes | None
+
+    @property
+    def size(self) -> int:
+        """How many bytes it holds that peers sent."""
+        return len(self.data) + len(self.result or b"") + len(self.exception or b"")
+
+
+class History(Generic[P]):
+    """The jobs that ended last, in that order: a bounded number of them, and of bytes if there are several."""
+
+    def __init__(self, max_jobs: int, max_bytes: int) -> None:
+        self._ended: OrderedDict[bytes, Ended[P]] = OrderedDict()
+        self._size = 0
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+
+    def __iter__(self) -> Iterator[Ended[P]]:
+        return iter(self._ended.values())
+
+    def find(self, handle: bytes) -> Ended[P] | None:
+        """Return the job with this handle, if it is remembered."""
+        return self._ended.get(handle)
+
+    def add(self, job: Job[P], outcome: str, result: bytes | None = None, exception: bytes | None = None) -> None:
+        """Remember a job that is about to be removed from its table."""
+        if not self._max_jobs:
+            return
+        ended = Ended(job, job.data, len(job.clients), outcome, result, exception)
+        self._ended[job.handle] = ended
+        self._size += ended.size
+        while len(self._ended) > self._max_jobs or (self._size > self._max_bytes and len(self._ended) > 1):
+            self._size -= self._ended.popitem(last=False)[1].size
+
+
 class JobTable(Generic[P]):
     """All jobs of a server. Each operation takes a time that does not depend on how many there are."""
 
@@ -194,8 +248,9 @@ class JobTable(Generic[P]):
     ) -> Job[P]:
         """Take a new job in; with ``when`` it cannot be taken before that moment."""
         function = self.function(task)
-        handle = b"H:%s:%d" % (self._name, next(self._numbers))
-        job: Job[P] = Job(handle, function, unique, data, priority, background, reducer)
+        number = next(self._numbers)
+        handle = b"H:%s:%d" % (self._name, number)
+        job: Job[P] = Job(handle, number, function, unique, data, priority, background, reducer)
         job.key = _key(task, unique, data)
         self.jobs[handle] = job
         if job.key is not None:

@@ -34,7 +34,7 @@ from .packets import (
     packet_size,
     split_arguments,
 )
-from .queues import Agenda, Job, JobState, JobTable, Priority
+from .queues import Agenda, History, Job, JobState, JobTable, Priority
 from .server_text import MAX_LINE, answer_text
 
 __all__ = ["JobServer", "Peer"]
@@ -55,6 +55,9 @@ _MIN_TIMEOUT = 1000
 _MAX_TIMEOUT = 2**63
 
 _MAX_EPOCH = 2**63
+
+#: How many bytes of payloads and results are remembered of jobs that have ended.
+_MAX_HISTORY_BYTES = 16 * 1024 * 1024
 
 #: Numbers that are commands, or were, and are answered; any other ends the connection.
 _ANSWERED = frozenset(COMMANDS) | {5}
@@ -119,6 +122,7 @@ class JobServer:
 
     Attributes:
         touched: The peers that something was put out for, or that must be closed; whoever serves them clears it.
+        history: The last jobs that have ended, as many as asked for.
     """
 
     def __init__(
@@ -131,10 +135,12 @@ class JobServer:
         max_jobs: int = 1_000_000,
         max_out_bytes: int = 2 * DEFAULT_MAX_PACKET_SIZE,
         job_retries: int | None = None,
+        history: int = 0,
     ) -> None:
         self.version = version
         self.pid = pid
         self.table: JobTable[Peer] = JobTable(name.encode("utf-8", "replace"), max_jobs)
+        self.history: History[Peer] = History(history, _MAX_HISTORY_BYTES)
         self.peers: dict[int, Peer] = {}
         self.touched: set[Peer] = set()
         #: Names of packets to be swallowed in place of being sent, for tests of peers; see `drop_next`.
@@ -163,7 +169,7 @@ class JobServer:
         for job in list(peer.watched):
             job.clients = [client for client in job.clients if client is not peer]
             if not job.wanted and job.state in (JobState.QUEUED, JobState.DELAYED):
-                self.table.remove(job)
+                self._abandon(job)
         peer.watched.clear()
         for job in list(peer.held.values()):
             self._lose(job)
@@ -368,9 +374,9 @@ class JobServer:
         if worker is not None:
             del worker.held[job.handle]
         if not job.wanted:
-            self.table.remove(job)
+            self._abandon(job)
         elif self._job_retries is not None and job.retries + 1 >= self._job_retries:
-            self._finish(job, Command.WORK_FAIL)
+            self._finish(job, "FAILED", Command.WORK_FAIL)
         else:
             self.table.put_back(job)
             self._wake(job)
@@ -386,16 +392,25 @@ class JobServer:
         if command in _FINAL:
             self.limits.discard(job)
             del peer.held[handle]
-            self._finish(job, Command(command), *arguments[1:])
+            outcome = "COMPLETE" if command == Command.WORK_COMPLETE else "FAILED"
+            self._finish(job, outcome, Command(command), *arguments[1:])
         else:
             self._relay(job, Command(command), *arguments[1:])
 
-    def _finish(self, job: Job[Peer], command: Command, *more: bytes) -> None:
+    def _finish(self, job: Job[Peer], outcome: str, command: Command, *more: bytes) -> None:
         """Tell all that wait for a job how it ended, and forget it."""
         self._relay(job, command, *more)
+        result = more[0] if command == Command.WORK_COMPLETE else None
+        exception = more[0] if command == Command.WORK_EXCEPTION else None
+        self.history.add(job, outcome, result, exception)
         for client in job.clients:
             client.watched.pop(job, None)
         job.clients = []
+        self.table.remove(job)
+
+    def _abandon(self, job: Job[Peer]) -> None:
+        """Nobody wants a job any more."""
+        self.history.add(job, "ABANDONED")
         self.table.remove(job)
 
     def _relay(self, job: Job[Peer], command: Command, *more: bytes) -> None:
@@ -418,7 +433,7 @@ class JobServer:
                 client.watched.pop(job, None)
             job.clients = []
         else:
-            self._finish(job, Command.WORK_FAIL)
+            self._finish(job, "CANCELLED", Command.WORK_FAIL)
         return True
 
 

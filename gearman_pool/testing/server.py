@@ -19,13 +19,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from typing_extensions import Self
 
 from .. import __version__
 from ..protocol.commands import COMMANDS, Command, Sender
+from ..protocol.queues import Ended, Job
 from ..protocol.server import JobServer, Peer
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ _READ_SIZE = 256 * 1024
 
 #: How much is sent to one connection in one turn, so that one with a large result does not hold up the others.
 _SEND_SIZE = 1024 * 1024
+
+#: How many jobs that have ended can be looked at.
+_HISTORY = 10_000
+
+#: How many jobs a failed assertion lists, and how many bytes of the payload of each.
+_LISTED = 30
+_SHORT = 100
 
 #: A call to the thread gives up after this many seconds: the thread is stuck, which is a bug.
 _CALL_TIMEOUT = 30.0
@@ -66,11 +74,14 @@ class ServedJob:
     Attributes:
         handle, task, unique: Its names.
         data: Its payload.
-        state: ``"QUEUED"``, ``"RUNNING"`` or ``"DELAYED"``.
+        state: ``"QUEUED"``, ``"RUNNING"`` or ``"DELAYED"``; once it has ended ``"COMPLETE"``, ``"FAILED"``,
+            ``"CANCELLED"``, or ``"ABANDONED"`` because its last client has left.
         priority: ``"HIGH"``, ``"NORMAL"`` or ``"LOW"``.
         background: Whether it was submitted as a background job.
-        waiting_clients: How many foreground submits wait for its result.
+        waiting_clients: How many foreground submits wait for its result, or waited when it ended.
         retries: How often it went back because its worker was lost.
+        result: Its result, once it is complete.
+        exception: What its worker raised, if that is how it failed.
     """
 
     handle: str
@@ -82,6 +93,8 @@ class ServedJob:
     background: bool
     waiting_clients: int
     retries: int
+    result: bytes | None = field(default=None, repr=False)
+    exception: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -120,8 +133,8 @@ class EmbeddedServer:
     Example::
 
         with EmbeddedServer() as server, GearmanClient([server.address]) as client:
-            client.submit_background("mail", b"...").result(timeout=5)
-            assert server.jobs[0].task == "mail"
+            client.submit_background("mail", b"...")
+            server.assert_submitted("mail", data=b"...", background=True)
     """
 
     def __init__(
@@ -212,6 +225,7 @@ class EmbeddedServer:
                 max_jobs=self._max_jobs,
                 max_out_bytes=max(2 * self._max_packet_size, 16 * 1024 * 1024),
                 job_retries=self._job_retries,
+                history=_HISTORY,
             )
             self._loop = _Loop(jobs, listener, self._ssl_context, self._max_connections, self._clock)
             self._loop.thread.start()
@@ -270,25 +284,93 @@ class EmbeddedServer:
         """All unfinished jobs, oldest first."""
         return self._call(lambda loop: tuple(_served(job) for job in loop.jobs.table.jobs.values()))
 
+    @property
+    def finished(self) -> tuple[ServedJob, ...]:
+        """The jobs that have ended since the start, in that order: the last 10,000, or 16 MiB of their payloads."""
+        return self._call(lambda loop: tuple(map(_ended, loop.jobs.history)))
+
+    def job(self, handle: str) -> ServedJob | None:
+        """Return the job with this handle, among the unfinished ones and those of `finished`."""
+        key = handle.encode("utf-8", "surrogateescape")
+        return self._call(lambda loop: loop.find(key))
+
+    def assert_submitted(self, task: str, *, timeout: float = 5.0, **expected: Any) -> ServedJob:
+        """Return the last job of a task that has these attributes of `ServedJob`, whether or not it has ended.
+
+        Args:
+            timeout: How long to wait for it, in seconds: what a client submits is on its way for a moment.
+            expected: The attributes; ``data`` and ``result`` may be given as str.
+
+        Raises:
+            AssertionError: there is none; the text lists what there is.
+            TypeError: a job has no such attribute.
+
+        Example::
+
+            server.assert_submitted("mail", data=b"...", state="COMPLETE")
+        """
+        names = [attribute.name for attribute in fields(ServedJob)]
+        for name, value in expected.items():
+            if name not in names:
+                raise TypeError(f"a job has no attribute {name!r}; it has {', '.join(names)}")
+            if isinstance(value, str) and name in ("data", "result", "exception"):
+                expected[name] = value.encode()
+        wanted = task.encode("utf-8", "surrogateescape")
+
+        def look(loop: _Loop) -> ServedJob | None:
+            for job in reversed(loop.submitted(wanted)):
+                if all(getattr(job, name) == value for name, value in expected.items()):
+                    return job
+            return None
+
+        found = self._wait(look, timeout)
+        if found is None:
+            like = ", ".join([repr(task), *(f"{name}={value!r}" for name, value in expected.items())])
+            raise AssertionError(f"no job was submitted like {like}; {self._what_there_is()}")
+        return found
+
+    def _what_there_is(self) -> str:
+        if not self.running:
+            return "the server was stopped"
+        jobs = self._call(lambda loop: loop.submitted())
+        lines = [f"  {job.task} data={_short(job.data)} background={job.background} {job.state}" for job in jobs]
+        if len(lines) > _LISTED:
+            lines = [f"  ({len(lines) - _LISTED} others)", *lines[-_LISTED:]]
+        return "there were:\n" + ("\n".join(lines) or "  none")
+
     def stats(self) -> ServerStats:
         """Return what it holds now."""
         return self._call(_stats)
 
     def wait_idle(self, timeout: float = 10.0) -> bool:
         """Wait until there are no unfinished jobs; return False if there still are after ``timeout`` seconds."""
-        waiter: Future[None] = Future()
-        self._call(lambda loop: loop.idle_waiters.append(waiter))
+        idle = self._wait(lambda loop: None if loop.jobs.table.jobs else True, timeout)
+        return idle is not None or not self.running
+
+    def _wait(self, look: Callable[[_Loop], T | None], timeout: float) -> T | None:
+        """Have the thread look until there is something, and return that; None after ``timeout``, or at its end."""
+        waiter: _Waiter[T] = _Waiter(look)
+        self._call(lambda loop: loop.waiters.append(waiter))
         try:
-            waiter.result(timeout)
+            return waiter.found.result(timeout)
         except FutureTimeoutError:  # not the builtin one before Python 3.11
-            return False
-        return True
+            with contextlib.suppress(RuntimeError):  # it was stopped
+                self._call(lambda loop: loop.waiters.remove(waiter))
+            return None
 
     def _call(self, call: Callable[[_Loop], T]) -> T:
         loop = self._loop
         if loop is None:
             raise RuntimeError("the server is not running; call start(), or use it in a with statement")
         return loop.call(call)
+
+
+class _Waiter(Generic[T]):
+    """Somebody who waits until there is something to be seen. ``found`` is resolved by the loop's thread."""
+
+    def __init__(self, look: Callable[[_Loop], T | None]) -> None:
+        self.look = look
+        self.found: Future[T | None] = Future()
 
 
 class _Connection:
@@ -317,7 +399,7 @@ class _Loop:
     ) -> None:
         self.jobs = jobs
         self.thread = threading.Thread(target=self._run, name="gearman_pool-server", daemon=True)
-        self.idle_waiters: list[Future[None]] = []
+        self.waiters: list[_Waiter[Any]] = []
         self.accepted = 0
         self._listener = listener
         self._ssl_context = ssl_context
@@ -380,8 +462,8 @@ class _Loop:
             self._selector.close()
             while self._calls:
                 self._calls.popleft()[1].set_exception(RuntimeError("the server was stopped"))
-            for waiter in self.idle_waiters:
-                waiter.set_result(None)
+            for waiter in self.waiters:
+                waiter.found.set_result(None)
 
     def _turn(self) -> None:
         timeout = None if self._paused else self._wait()
@@ -401,10 +483,19 @@ class _Loop:
                 future.set_result(call(self))
             except Exception as error:
                 future.set_exception(error)
-        if self.idle_waiters and not self.jobs.table.jobs:
-            waiters, self.idle_waiters = self.idle_waiters, []
-            for waiter in waiters:
-                waiter.set_result(None)
+        for waiter in self.waiters.copy():
+            self._look_for(waiter)
+
+    def _look_for(self, waiter: _Waiter[Any]) -> None:
+        try:
+            found = waiter.look(self)
+        except Exception as error:
+            self.waiters.remove(waiter)
+            waiter.found.set_exception(error)
+        else:
+            if found is not None:
+                self.waiters.remove(waiter)
+                waiter.found.set_result(found)
 
     def _wait(self) -> float:
         """Do what is due, and return how long there is nothing to do but for peers, in seconds."""
@@ -572,6 +663,21 @@ class _Loop:
         except Exception:
             log.exception("an unexpected error when %s had left; please report it", connection.peer.host)
 
+    # ---- looking ---------------------------------------------------------------------------------------------------
+
+    def find(self, handle: bytes) -> ServedJob | None:
+        job = self.jobs.table.jobs.get(handle)
+        if job is not None:
+            return _served(job)
+        ended = self.jobs.history.find(handle)
+        return None if ended is None else _ended(ended)
+
+    def submitted(self, task: bytes | None = None) -> list[ServedJob]:
+        """Return the jobs of a task, or all, in the order of their submission, as far as they are remembered."""
+        jobs = [(job, _served(job)) for job in self.jobs.table.jobs.values() if task in (None, job.function.name)]
+        jobs += [(e.job, _ended(e)) for e in self.jobs.history if task in (None, e.job.function.name)]
+        return [served for _, served in sorted(jobs, key=lambda pair: pair[0].number)]
+
     # ---- faults ----------------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
@@ -653,7 +759,7 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _served(job: Any) -> ServedJob:
+def _served(job: Job[Peer]) -> ServedJob:
     return ServedJob(
         handle=_text(job.handle),
         task=_text(job.function.name),
@@ -665,6 +771,22 @@ def _served(job: Any) -> ServedJob:
         waiting_clients=len(job.clients),
         retries=job.retries,
     )
+
+
+def _ended(ended: Ended[Peer]) -> ServedJob:
+    # The job itself has neither payload nor clients any more.
+    return replace(
+        _served(ended.job),
+        data=ended.data,
+        state=ended.outcome,
+        waiting_clients=ended.waiting_clients,
+        result=ended.result,
+        exception=ended.exception,
+    )
+
+
+def _short(data: bytes) -> str:
+    return repr(data if len(data) <= _SHORT else data[:_SHORT] + b"...")
 
 
 def _stats(loop: _Loop) -> ServerStats:

@@ -427,6 +427,28 @@ def test_nothing_that_a_peer_sends_is_kept_once_its_connection_is_to_be_closed()
     assert peer.decoder.pending < 100
 
 
+@pytest.mark.parametrize(("size", "kept"), [(0, 50), (1_000_000, 16), (20_000_000, 1)])
+def test_no_more_than_some_of_the_jobs_that_have_ended_are_remembered(size, kept):
+    world = World(history=50)
+    client, worker = world.connect(), world.worker(b"f")
+    handles = [created(world, client, Command.SUBMIT_JOB_BG, unique=b"%d" % n, data=b"") for n in range(60)]
+    for handle in handles:
+        world.send(worker, Command.GRAB_JOB)
+        world.send(worker, Command.WORK_COMPLETE, handle, bytes(size))
+    assert [ended.job.handle for ended in world.server.history] == handles[-kept:]
+    assert world.server.history.find(handles[-1]).result == bytes(size)
+    assert world.server.history.find(handles[0]) is None
+
+
+def test_nothing_is_remembered_unless_asked_for():
+    world = World()
+    client, worker = world.connect(), world.worker(b"f")
+    handle = created(world, client)
+    world.send(worker, Command.GRAB_JOB)
+    world.send(worker, Command.WORK_COMPLETE, handle, b"")
+    assert list(world.server.history) == []
+
+
 def test_nothing_gathers_when_jobs_are_abandoned():
     world = World()
     for number in range(2000):

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from gearman_pool import GearmanClient, GearmanWorker
+from gearman_pool import GearmanAdminClient, GearmanClient, GearmanWorker
 from gearman_pool.errors import ConnectionLost, QueueFull, ServerUnavailable
 from gearman_pool.testing import EmbeddedServer, ServedJob
 from tests.support.raw import (
@@ -121,6 +121,120 @@ def test_jobs_stats_and_idleness_can_be_looked_at(server, client):
         go_on.set()
         future.result(10)
         wait_until(lambda: [job.state for job in server.jobs] == ["DELAYED"])
+
+
+def test_jobs_that_have_ended_can_be_looked_at(server, client):
+    worker = GearmanWorker([server.address])
+    worker.register_task("double", lambda job: job.data * 2)
+
+    @worker.task("divide")
+    def divide(job):
+        return b"%d" % (1 // int(job.data))
+
+    @worker.task("refuse")
+    def refuse(worker, job):
+        worker.send_job_failure(job)
+
+    with running(worker):
+        client.submit("double", b"ab", priority="HIGH", unique="u").result(10)
+        for task, data in [("divide", b"0"), ("refuse", b"")]:
+            client.submit_background(task, data).result(10)
+            assert server.wait_idle(10)
+    cancelled = client.submit("nobody")
+    wait_until(lambda: cancelled.job.handle)
+    with GearmanAdminClient([server.address]) as admin:
+        admin.cancel_job(cancelled.job.handle)
+    with GearmanClient([server.address]) as other:
+        left = other.submit("nobody")
+        wait_until(lambda: left.job.handle)
+        other.close(0)
+    wait_until(lambda: len(server.finished) == 5, message="the last client has left")
+    assert server.jobs == ()
+    assert [(job.task, job.state) for job in server.finished] == [
+        ("double", "COMPLETE"),
+        ("divide", "FAILED"),
+        ("refuse", "FAILED"),
+        ("nobody", "CANCELLED"),
+        ("nobody", "ABANDONED"),
+    ]
+    double, divided, refused = server.finished[:3]
+    assert double == ServedJob(double.handle, "double", "u", b"ab", "COMPLETE", "HIGH", False, 1, 0, b"abab", None)
+    assert (divided.result, divided.exception.split(b":")[0]) == (None, b"ZeroDivisionError")
+    assert (refused.result, refused.exception) == (None, None)
+    assert "abab" not in repr(double)
+    assert server.job(double.handle) == double
+    assert server.job("H:nowhere:1") is None
+    waiting = client.submit_background("nobody").result(10)
+    assert server.job(waiting.handle).state == "QUEUED"
+    server.stop()
+    server.start()
+    assert server.finished == ()
+
+
+def test_what_was_submitted_can_be_asserted_before_while_and_after_it_runs(server, client):
+    client.submit_background("mail", b"first").result(10)
+    client.submit_background("mail", b"second", unique="u", priority="HIGH").result(10)
+    assert server.assert_submitted("mail").data == b"second"
+    assert server.assert_submitted("mail", data=b"first").priority == "NORMAL"
+    assert server.assert_submitted("mail", data="second", priority="HIGH", background=True).unique == "u"
+    go_on = threading.Event()
+    worker = GearmanWorker([server.address])
+    worker.register_task("mail", lambda job: go_on.wait(10) and b"sent")
+    with running(worker):
+        assert server.assert_submitted("mail", state="RUNNING").data == b"second"
+        go_on.set()
+        assert server.wait_idle(10)
+    assert server.assert_submitted("mail").data == b"second"
+    assert server.assert_submitted("mail", data=b"first", state="COMPLETE", result=b"sent")
+    with pytest.raises(AssertionError, match=r"'mail', data=b'other'[\s\S]*mail data=b'first' [\s\S]*data=b'second' "):
+        server.assert_submitted("mail", timeout=0, data=b"other")
+    with pytest.raises(AssertionError, match="there were"):
+        server.assert_submitted("mial", timeout=0.05)
+    with pytest.raises(TypeError, match=r"dato.*task"):
+        server.assert_submitted("mail", dato=b"first")
+
+
+def test_assertion_waits_for_a_job_that_is_on_its_way(server, client):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(server.assert_submitted("late", timeout=30, data=b"x")))
+    thread.start()
+    wait_until(lambda: server._loop.waiters, message="it waits")
+    client.submit_background("late", b"y").result(10)
+    assert thread.is_alive()
+    client.submit_background("late", b"x")
+    thread.join(10)
+    assert [job.data for job in found] == [b"x"]
+    assert not server._loop.waiters
+
+
+def test_assertions_that_fail_leave_nothing_behind_and_end_with_the_server(server):
+    class Odd:
+        def __eq__(self, other):
+            raise ZeroDivisionError("odd")
+
+        __hash__ = None
+
+    with pytest.raises(AssertionError, match="none"):
+        server.assert_submitted("task", timeout=0.02)
+    assert not server._loop.waiters
+    errors = []
+
+    def look():
+        try:
+            server.assert_submitted("task", timeout=30)
+        except AssertionError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    wait_until(lambda: server._loop.waiters)
+    with raw(server) as connection:
+        connection.submit("odd", b"", b"", 18)
+        with pytest.raises(ZeroDivisionError, match="odd"):
+            server.assert_submitted("odd", data=Odd())
+    server.stop()
+    thread.join(10)
+    assert "stopped" in errors[0]
 
 
 def test_wait_idle_ends_when_the_last_job_is_done(server, client):
