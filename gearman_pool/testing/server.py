@@ -32,7 +32,7 @@ from ..protocol.server import JobServer, Peer
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["EmbeddedServer", "ServedJob", "ServerStats"]
+__all__ = ["EmbeddedServer", "ServedJob", "ServerStats", "find_job"]
 
 log: logging.Logger = logging.getLogger("gearman_pool.testing.server")
 
@@ -799,6 +799,16 @@ def _stats(loop: _Loop) -> ServerStats:
         delayed=states.count("DELAYED"),
         accepted_connections=loop.accepted,
     )
+
+
+def find_job(handle: str, unique: str) -> ServedJob | None:
+    """Return the job with these names, whichever running server of this process has it; None if it is elsewhere."""
+    for server in list(_servers):
+        with contextlib.suppress(RuntimeError):  # it does not run
+            job = server.job(handle)
+            if job is not None and job.unique == unique:
+                return job
+    return None
 
 
 _servers: weakref.WeakSet[EmbeddedServer] = weakref.WeakSet()
