@@ -409,6 +409,7 @@ class EagerClient(GearmanClient):
 
             client.assert_submitted("mail", data=b"...", background=True)
         """
+        __tracebackhide__ = True  # pytest shows the caller's line
         for job in reversed(self.submitted):
             if job.task == task and all(getattr(job, name) == value for name, value in expected.items()):
                 return job

@@ -183,6 +183,11 @@ class History(Generic[P]):
     def __iter__(self) -> Iterator[Ended[P]]:
         return iter(self._ended.values())
 
+    def clear(self) -> None:
+        """Forget them."""
+        self._ended.clear()
+        self._size = 0
+
     def find(self, handle: bytes) -> Ended[P] | None:
         """Return the job with this handle, if it is remembered."""
         return self._ended.get(handle)
@@ -207,6 +212,8 @@ class JobTable(Generic[P]):
         self._keys: dict[tuple[bytes, ...], Job[P]] = {}
         self._uniques: dict[bytes, dict[Job[P], None]] = {}
         self.delayed: Agenda[Job[P]] = Agenda()
+        #: How many jobs were taken in; those that joined one do not count.
+        self.accepted = 0
         self._numbers = itertools.count(1)
         self._name = name
         self._max_jobs = max_jobs
@@ -257,6 +264,7 @@ class JobTable(Generic[P]):
             self._keys[job.key] = job
         self._uniques.setdefault(unique, {})[job] = None
         function.total += 1
+        self.accepted += 1
         if when is None:
             self._queue(job)
         else:

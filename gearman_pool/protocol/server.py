@@ -436,6 +436,16 @@ class JobServer:
             self._finish(job, "CANCELLED", Command.WORK_FAIL)
         return True
 
+    def clear(self) -> None:
+        """Drop all jobs, those that run included, and forget those that have ended."""
+        for job in list(self.table.jobs.values()):
+            self.limits.discard(job)
+            if job.worker is not None:
+                del job.worker.held[job.handle]
+            self._finish(job, "CANCELLED", Command.WORK_FAIL)
+        self.history.clear()
+        self.table.accepted = 0
+
 
 _FINAL = frozenset((Command.WORK_COMPLETE, Command.WORK_FAIL, Command.WORK_EXCEPTION))
 _REDUCES = frozenset((Command.SUBMIT_REDUCE_JOB, Command.SUBMIT_REDUCE_JOB_BACKGROUND))

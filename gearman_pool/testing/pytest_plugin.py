@@ -81,6 +81,7 @@ def gearman_worker(gearman_url: str) -> Iterator[Callable[..., GearmanWorker]]:
     """
     from gearman_pool import GearmanWorker
 
+    __tracebackhide__ = True  # of what a task raised, the task's lines are of interest
     started: list[_Running] = []
 
     def start(
@@ -145,6 +146,7 @@ class _Running:
             vars(self.worker)["on_job_exception"] = self._before
 
     def check(self) -> None:
+        __tracebackhide__ = True
         if self.failure is not None:
             raise self.failure
         if self.thread.is_alive():

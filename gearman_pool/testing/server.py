@@ -309,6 +309,7 @@ class EmbeddedServer:
 
             server.assert_submitted("mail", data=b"...", state="COMPLETE")
         """
+        __tracebackhide__ = True  # pytest shows the caller's line
         names = [attribute.name for attribute in fields(ServedJob)]
         for name, value in expected.items():
             if name not in names:
@@ -342,10 +343,31 @@ class EmbeddedServer:
         """Return what it holds now."""
         return self._call(_stats)
 
-    def wait_idle(self, timeout: float = 10.0) -> bool:
-        """Wait until there are no unfinished jobs; return False if there still are after ``timeout`` seconds."""
-        idle = self._wait(lambda loop: None if loop.jobs.table.jobs else True, timeout)
-        return idle is not None or not self.running
+    def wait_idle(self, timeout: float = 10.0, *, after: int = 0) -> bool:
+        """Wait until there are no unfinished jobs; return False if that is not so after ``timeout`` seconds.
+
+        Args:
+            after: How many jobs must have come since the start, or the last `clear`. A job whose submission nobody has
+                waited for may still be on its way, and the server idle for that.
+
+        Example::
+
+            client.submit_background("mail", b"...")
+            assert server.wait_idle(after=1)
+        """
+
+        def look(loop: _Loop) -> bool | None:
+            table = loop.jobs.table
+            return True if table.accepted >= after and not table.jobs else None
+
+        return self._wait(look, timeout) is not None or not self.running
+
+    def clear(self) -> None:
+        """Drop all jobs, and forget those that have ended: for tests that share a server.
+
+        Clients that wait are told that their jobs have failed; workers go on, and their results are refused.
+        """
+        self._call(lambda loop: loop.jobs.clear())
 
     def _wait(self, look: Callable[[_Loop], T | None], timeout: float) -> T | None:
         """Have the thread look until there is something, and return that; None after ``timeout``, or at its end."""

@@ -556,6 +556,10 @@ class Life(RuleBasedStateMachine):
         self.world.leave(peer)
         del self.expected[peer]
 
+    @rule()
+    def clear(self):
+        self.world.server.clear()
+
     @rule(seconds=st.integers(1, 30))
     def wait(self, seconds):
         self.world.now += seconds

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from gearman_pool import GearmanAdminClient, GearmanClient, GearmanWorker
-from gearman_pool.errors import ConnectionLost, QueueFull, ServerUnavailable
+from gearman_pool.errors import ConnectionLost, JobFailed, QueueFull, ServerUnavailable
 from gearman_pool.testing import EmbeddedServer, ServedJob
 from tests.support.raw import (
     CAN_DO_TIMEOUT,
@@ -245,6 +245,53 @@ def test_wait_idle_ends_when_the_last_job_is_done(server, client):
     with running(worker):
         assert server.wait_idle(10)
     assert server.jobs == ()
+
+
+def test_wait_idle_can_wait_for_jobs_that_are_on_their_way(server, client):
+    assert server.wait_idle(0)
+    assert not server.wait_idle(0.02, after=1)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(server.wait_idle(30, after=3)))
+    thread.start()
+    worker = GearmanWorker([server.address])
+    worker.register_task("task", lambda job: b"")
+    with running(worker):
+        for count in range(1, 4):
+            assert thread.is_alive()
+            client.submit_background("task")
+            assert server.wait_idle(10, after=count)
+        thread.join(10)
+    assert results == [True]
+
+
+def test_cleared_server_has_no_jobs_and_goes_on(server, client):
+    worker = GearmanWorker([server.address])
+    started, go_on = threading.Event(), threading.Event()
+
+    @worker.task("slow", timeout=30)
+    def slow(job):
+        started.set()
+        assert go_on.wait(10)
+        return b"late"
+
+    worker.register_task("quick", lambda job: job.data)
+    with running(worker):
+        assert client.submit("quick", b"1").result(10) == b"1"
+        runs = client.submit("slow")
+        waits, later = client.submit("nobody"), client.submit_background("nobody", at=time.time() + 1000)
+        assert started.wait(10)
+        assert later.result(10)
+        wait_until(lambda: waits.job.handle)
+        server.clear()
+        assert (server.jobs, server.finished, server.stats().running) == ((), (), 0)
+        for future in (runs, waits):
+            assert isinstance(future.exception(10), JobFailed)
+        go_on.set()
+        # Its late result is refused, and it goes on.
+        assert client.submit("quick", b"2").result(10) == b"2"
+        assert worker.stats().refused == 1
+        assert server.wait_idle(10, after=1)
+        assert [job.data for job in server.finished] == [b"2"]
 
 
 def test_delayed_jobs_follow_the_clock_that_it_is_given():
