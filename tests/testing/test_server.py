@@ -406,7 +406,7 @@ def test_reader_that_never_reads_is_given_up_and_others_are_served():
 
 
 def test_connection_that_is_to_be_closed_is_closed_though_its_peer_reads_nothing(server, monkeypatch):
-    monkeypatch.setattr("gearman_pool.testing.server._FAREWELL", 0.2)
+    monkeypatch.setattr("gearman_pool.testing.server_loop._FAREWELL", 0.2)
     with raw(server) as bad, raw(server) as good:
         bad.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         # More than the sockets hold, so that something is left to be sent when the connection is to end.
