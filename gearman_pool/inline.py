@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ from .callbacks import CallbackThreads
 from .client import GearmanClient
 from .dispatch import Dispatcher
 from .errors import ClientClosed, InvalidWorkerState, JobFailed, JobTimeout
+from .events import Counters, ServerInfo
 from .future import JobFuture
 from .options import ServerAddress, parse_server
 from .protocol.client import DATA, STATUS, WARNING, number
@@ -26,7 +30,7 @@ from .protocol.packets import Packet, split_arguments
 from .protocol.session import Entry
 from .transport.pool import Query, Server, ServerState
 from .worker import GearmanWorker
-from .worker_engine import Assignment, Slot, WorkerEngine
+from .worker_engine import Assignment, Slot
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -94,19 +98,55 @@ class _Connection:
         self.session = _Session()
 
 
+class _Pool:
+    """What there is of a worker's pool: servers that seem to be up."""
+
+    def __init__(self, addresses: Iterable[ServerAddress]) -> None:
+        self.available = tuple(map(Server, addresses))
+        for server in self.available:
+            _bring_up(server)
+
+    def infos(self) -> tuple[ServerInfo, ...]:
+        return tuple(
+            ServerInfo(
+                address=str(server.address),
+                state=server.state.value,
+                connections=0,
+                in_flight=0,
+                latency=server.latency,
+                last_error=None,
+                retry_in=None,
+            )
+            for server in self.available
+        )
+
+
 class _WorkerEngine:
-    """Takes what a task sends straight to the future of its job. Stands where `WorkerEngine` does in a worker."""
+    """Takes what a task sends straight to the future of its job. Stands where `WorkerEngine` does in a worker.
 
-    stopping = False
+    It is there while jobs of the worker are run: from the first that begins to the last that ends, whatever threads and
+    clients these belong to. So a task finds its worker running.
+    """
 
-    def __init__(self, dispatcher: _Dispatcher) -> None:
+    def __init__(self, dispatcher: _Dispatcher, worker: GearmanWorker) -> None:
+        self.io = dispatcher.io
+        self.counters = Counters()
+        self.pool = _Pool(worker._addresses)
+        self.jobs: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
         self.held: dict[Assignment, None] = {}
-        self._dispatcher = dispatcher
-        self._futures: dict[Assignment, JobFuture] = {}
+        self.stopping = self.draining = False
+        #: How many jobs are being run. Guarded by the worker's lock.
+        self.users = 0
+        self._futures: dict[Assignment, tuple[_Dispatcher, JobFuture]] = {}
+        # Guards the counts; held for a few instructions.
+        self._count_lock = threading.Lock()
+        self._counts = dict.fromkeys(("done", "failed", "timed_out", "results_lost", "refused"), 0)
 
-    def begin(self, assignment: Assignment, future: JobFuture) -> None:
+    # ---- a job -----------------------------------------------------------------------------------------------------
+
+    def begin(self, assignment: Assignment, dispatcher: _Dispatcher, future: JobFuture) -> None:
         self.held[assignment] = None
-        self._futures[assignment] = future
+        self._futures[assignment] = dispatcher, future
 
     def forget(self, assignment: Assignment) -> None:
         self.held.pop(assignment, None)
@@ -115,17 +155,41 @@ class _WorkerEngine:
     def send(self, assignment: Assignment, command: Command, *arguments: bytes) -> bool:
         if assignment not in self.held:
             return False
-        self._dispatcher.update(assignment, self._futures[assignment], command, arguments)
+        dispatcher, future = self._futures[assignment]
+        dispatcher.update(assignment, future, command, arguments)
         return True
 
     def finish(self, assignment: Assignment, outcome: str, command: Command, *arguments: bytes) -> Entry | None:
         if self.held.pop(assignment, self) is not self:
-            self._dispatcher.end(self._futures[assignment], command, arguments)
+            timeout = assignment.ability.timeout
+            if timeout is not None and self.io.clock() - assignment.started > timeout:
+                text = f"task {assignment.ability.name!r} took longer than its timeout of {timeout:g} s"
+                outcome, command, arguments = "timed_out", Command.WORK_EXCEPTION, (text.encode(),)
+            with self._count_lock:
+                self._counts[outcome] += 1
+            dispatcher, future = self._futures[assignment]
+            dispatcher.end(future, command, arguments)
         return None
 
     def fence(self, query: Query, connections: list[Any]) -> None:
         for connection in connections:
             query.answered(connection, None)
+
+    # ---- what else a task may ask of its worker ----------------------------------------------------------------------
+
+    def begin_stop(self, timeout: float) -> None:
+        """Only the jobs that are being run are told: the next one finds a worker that was started again."""
+        self.stopping = self.draining = True
+
+    end = begin_stop
+
+    def after_fork_in_child(self) -> None:
+        """The jobs are the parent's."""
+        self.held.clear()
+
+    def snapshot(self) -> dict[str, int]:
+        with self._count_lock:
+            return self._counts.copy()
 
     def register(self, *_: object) -> None:
         """The worker's own table is looked at for each job."""
@@ -145,7 +209,7 @@ class _Dispatcher(Dispatcher):
         self.announcer = Announcer(self.callbacks, self.options.listeners, log)
         self._sweeping = True
         self._numbers = itertools.count(1)
-        self._engine = _WorkerEngine(self)
+        self._engine = _WorkerEngine(self, worker)
         for server in self.pool.servers:
             _bring_up(server)
 
@@ -171,12 +235,15 @@ class _Dispatcher(Dispatcher):
         handle = f"H:eager:{next(self._numbers)}"
         self._accepted(connection, future, handle)
         assignment = Assignment(connection, Slot(), ability, (handle.encode(), task, unique, payload))
-        self._engine.begin(assignment, future)
+        assignment.started = started
         try:
-            with _working(self.worker, self._engine):
-                self.worker._execute(assignment)
+            with _working(self.worker, self._engine) as engine:
+                engine.begin(assignment, self, future)
+                try:
+                    self.worker._execute(assignment)
+                finally:
+                    engine.forget(assignment)
         finally:
-            self._engine.forget(assignment)
             if not future.done():
                 # SystemExit and its like have left the task; the exception goes on to the caller.
                 self._worker_failed(future, JobFailed("the task left without a result"))
@@ -218,21 +285,40 @@ class _Dispatcher(Dispatcher):
             query.answered(connection, [packet[_HEADER:], *nothing, b"0"])
 
 
-class _working:  # noqa: N801 - used as a function
-    """For the length of a block a worker's tasks send to this engine."""
+@contextmanager
+def _working(worker: GearmanWorker, engine: _WorkerEngine) -> Iterator[_WorkerEngine]:
+    """For the length of a block a worker is running, with the engine that this gives: another job's, if there is one.
 
-    def __init__(self, worker: GearmanWorker, engine: _WorkerEngine) -> None:
-        self._worker = worker
-        self._new: Any = engine
-
-    def __enter__(self) -> None:
-        self._old: WorkerEngine | None = self._worker._engine
-        if isinstance(self._old, WorkerEngine):
-            raise InvalidWorkerState("the worker is running; give the EagerClient one that is not")
-        self._worker._engine = self._new
-
-    def __exit__(self, *_: object) -> None:
-        self._worker._engine = self._old
+    Raises:
+        InvalidWorkerState: it works for servers.
+    """
+    with worker._lock:
+        if worker._running:
+            found: Any = worker._engine
+            if not isinstance(found, _WorkerEngine):
+                raise InvalidWorkerState("the worker is running; give the EagerClient one that is not")
+            engine = found
+        else:
+            engine.stopping = engine.draining = worker._stop_asked = False
+            worker._running = True
+            worker._idle.clear()
+            worker._engine = engine  # type: ignore[assignment]
+            worker.ready.set()
+        engine.users += 1
+    works = getattr(worker._local, "works", False)
+    worker._local.works = True
+    try:
+        yield engine
+    finally:
+        worker._local.works = works
+        with worker._lock:
+            engine.users -= 1
+            if not engine.users:
+                worker._engine = None
+                worker._stop_asked = worker._running = False
+                worker.ready.clear()
+                worker._last_stats = worker._stats(engine)  # type: ignore[arg-type]
+                worker._idle.set()
 
 
 def _bring_up(server: Server) -> None:
@@ -245,8 +331,9 @@ class EagerClient(GearmanClient):
     """A `GearmanClient` without servers, for unit tests: each job runs in the caller's thread before `submit` returns.
 
     It checks arguments, encodes payloads and results, and gives futures as `GearmanClient` does; they are done at once.
-    A task that is not registered is a LookupError. Callbacks run in the caller's thread. ``at=`` does not delay a job,
-    and ``timeout=`` does not interrupt one, but the future of one that took longer raises `JobTimeout`.
+    A task that is not registered is a LookupError. Callbacks run in the caller's thread. ``at=`` does not delay a job.
+    No time limit interrupts one, but a job that took longer ends as it would have: with `JobTimeout` after the caller's
+    ``timeout=``, with `JobException` after the task's. Threads may share it; each runs its own jobs.
 
     Args:
         host_list: Servers to seem to talk with; one that does not exist if None.
@@ -275,7 +362,8 @@ class EagerClient(GearmanClient):
     ) -> None:
         super().__init__(_NOWHERE if host_list is None else host_list, **options)
         if worker is None:
-            worker = GearmanWorker(data_encoder=self.data_encoder, prefix=self.options.prefix)
+            servers = [server.address for server in self._dispatcher.pool.servers]
+            worker = GearmanWorker(servers, data_encoder=self.data_encoder, prefix=self.options.prefix)
         #: The worker whose tasks are run.
         self.worker = worker
         #: All jobs since the start or the last `clear`, oldest first.
@@ -303,9 +391,11 @@ class EagerClient(GearmanClient):
         """Register the decorated function, as `GearmanWorker.task` does."""
         return self.worker.task(task) if callable(task) else self.worker.task(task, timeout=timeout)
 
-    def register_task(self, task: str | bytes, callback_function: Callable[..., Any]) -> str | bytes:
+    def register_task(
+        self, task: str | bytes, callback_function: Callable[..., Any], timeout: float | None = None
+    ) -> str | bytes:
         """Run jobs of this task by calling a function, as `GearmanWorker.register_task` does."""
-        return self.worker.register_task(task, callback_function)
+        return self.worker.register_task(task, callback_function, timeout)
 
     # ---- looking ---------------------------------------------------------------------------------------------------
 
@@ -319,6 +409,7 @@ class EagerClient(GearmanClient):
 
             client.assert_submitted("mail", data=b"...", background=True)
         """
+        __tracebackhide__ = True  # pytest shows the caller's line
         for job in reversed(self.submitted):
             if job.task == task and all(getattr(job, name) == value for name, value in expected.items()):
                 return job

@@ -184,8 +184,9 @@ def test_docs_name_the_danger_of_pickle():
     assert "encoders" in (ROOT / "docs" / "index.rst").read_text().split()
 
 
-def test_testing_page_works_as_it_stands():
-    eager, view, plugin, embedded = (block for _, block in python_blocks(ROOT / "docs" / "testing.rst"))
+def test_testing_page_works_as_it_stands(tmp_path):
+    blocks = [block for _, block in python_blocks(ROOT / "docs" / "testing.rst")]
+    eager, view, plugin, application_test, embedded = blocks
     run(program=eager)
     run(program=embedded)
     # A stand-in for the application of the page, whose view submits through its module's client.
@@ -203,7 +204,33 @@ sys.modules.update({"myapp": app, "myapp.views": views, "myapp.tasks": tasks})
 views.client = None
 """
     run(program=f"{application}\n{view}\nimport pytest\ntest_view(pytest.MonkeyPatch())")
-    assert "def test_round_trip(gearman_client, gearman_worker)" in plugin
+    (tmp_path / "myapp.py").write_text("""
+from gearman_pool import GearmanWorker
+
+client = None
+worker = GearmanWorker(["127.0.0.1:1"])
+
+@worker.task("mail")
+def mail(job):
+    assert job.data == {"to": "someone@example.org"}
+
+def sign_up(address):
+    client.submit_background("mail", {"to": address})
+""")
+    tests = tmp_path / "test_page.py"
+    tests.write_text(f"{plugin}\n{application_test}")
+    # By name, for where the package is only on the path; its entry point would register the same module twice.
+    plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    arguments = ["-p", "gearman_pool.testing.pytest_plugin", "-p", "no:cacheprovider", f"--rootdir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *arguments, str(tests)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **plugins},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 #: Which blocks are programs by themselves, by document and place; each has a test above.
@@ -217,6 +244,7 @@ PROGRAMS = {
     ("testing.rst", 1),
     ("testing.rst", 2),
     ("testing.rst", 4),
+    ("testing.rst", 5),
 }
 
 

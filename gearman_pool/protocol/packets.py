@@ -21,6 +21,7 @@ __all__ = [
     "MAX_LINE_LENGTH",
     "REQ",
     "RES",
+    "WRONG_MAGIC",
     "Body",
     "Decoder",
     "LargeBody",
@@ -49,6 +50,9 @@ COPY_LIMIT = 64 * 1024
 #: more than the second: so much is taken at once before other connections have their turn.
 _FIRST_ROOM = 256 * 1024
 _MAX_ROOM = 1024 * 1024
+
+#: Added to the command of a packet whose magic is the one of the other direction, where a `Decoder` takes such packets.
+WRONG_MAGIC = 1 << 32
 
 _MAX_SIZE = 0xFFFFFFFF
 _header = struct.Struct(">4sII")
@@ -170,7 +174,7 @@ class Decoder:
     body, or of 0 (``Command.TEXT``) and a line without its line end. Both raise nothing but `ProtocolError`; after
     that the stream is lost and the decoder must not be used again. A body is never longer than ``max_packet_size``
     and a line never longer than ``max_line_length`` without its newline; no memory is set aside for bytes that have not
-    arrived.
+    arrived. Packets that start with ``other_magic`` are taken as well, and come with `WRONG_MAGIC` added to their command.
 
     While a large payload arrives, `room` is where the next bytes can be received without a copy, and `filled` takes
     them in place of ``feed()``. Measured on results of 64 MiB: twice the rate of pieces that are received and appended.
@@ -188,6 +192,7 @@ class Decoder:
         "_max_line",
         "_max_size",
         "_missing",
+        "_other",
         "_position",
         "_room",
     )
@@ -198,10 +203,12 @@ class Decoder:
         magic: bytes = RES,
         legal: frozenset[int] | None = None,
         max_line_length: int = MAX_LINE_LENGTH,
+        other_magic: bytes | None = None,
     ) -> None:
         self._max_size = max_packet_size
         self._max_line = max_line_length
         self._magic = magic
+        self._other = magic if other_magic is None else other_magic
         self._legal = _LEGAL[magic] if legal is None else legal
         self._buffer = b""
         self._position = 0
@@ -299,11 +306,15 @@ class Decoder:
                 yield 0, line
                 continue
             if available < HEADER_SIZE:
-                if not magic.startswith(buffer[start : start + 4]):
-                    raise self._bad_magic(buffer[start : start + 4])
+                found = buffer[start : start + 4]
+                if not magic.startswith(found) and not self._other.startswith(found):
+                    raise self._bad_magic(found)
                 return
+            wrong = 0
             if buffer[start : start + 4] != magic:
-                raise self._bad_magic(buffer[start : start + 4])
+                if buffer[start : start + 4] != self._other:
+                    raise self._bad_magic(buffer[start : start + 4])
+                wrong = WRONG_MAGIC
             command, size = unpack(buffer, start + 4)
             if command not in legal:
                 raise UnknownCommandError(
@@ -318,10 +329,10 @@ class Decoder:
             end = begin + size
             if end > len(buffer):
                 if size > COPY_LIMIT:
-                    self._gather(command, size, begin)
+                    self._gather(command + wrong, size, begin)
                 return
             self._position = end
-            yield command, buffer[begin:end]
+            yield command + wrong, buffer[begin:end]
 
     def _gather(self, command: int, size: int, begin: int) -> None:
         """A large body has begun at ``begin``: from now on its last argument gathers apart from the others."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Generic, TypeVar
 
-__all__ = ["Function", "Job", "JobState", "JobTable", "Priority"]
+__all__ = ["Agenda", "Ended", "Function", "History", "Job", "JobState", "JobTable", "Priority"]
 
 #: Whoever waits for jobs and runs them: a connection.
 P = TypeVar("P")
+T = TypeVar("T")
+
+#: How many entries of what is gone a queue or an agenda may hold besides as many as there are live ones.
+_SLACK = 32
 
 
 class Priority(IntEnum):
@@ -43,11 +48,11 @@ class Job(Generic[P]):
         "function",
         "handle",
         "key",
+        "number",
         "numerator",
         "priority",
         "reducer",
         "retries",
-        "run",
         "state",
         "unique",
         "worker",
@@ -56,6 +61,7 @@ class Job(Generic[P]):
     def __init__(
         self,
         handle: bytes,
+        number: int,
         function: Function[P],
         unique: bytes,
         data: bytes,
@@ -64,6 +70,8 @@ class Job(Generic[P]):
         reducer: bytes | None,
     ) -> None:
         self.handle: bytes = handle
+        #: Counts all jobs of the table.
+        self.number: int = number
         self.function: Function[P] = function
         self.unique: bytes = unique
         self.data: bytes = data
@@ -77,8 +85,6 @@ class Job(Generic[P]):
         self.numerator: int = 0
         self.denominator: int = 0
         self.retries: int = 0
-        #: Counts its assignments, so that a time limit of an earlier one is known for that.
-        self.run: int = 0
 
     @property
     def wanted(self) -> bool:
@@ -102,6 +108,101 @@ class Function(Generic[P]):
         self.limits: list[int] = [0, 0, 0]
 
 
+class Agenda(Generic[T]):
+    """What is to be done at which moment. What was taken off again is no more than one in two of what it keeps."""
+
+    __slots__ = ("_heap", "_live", "_order")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, T]] = []
+        #: The number of each item's valid entry.
+        self._live: dict[T, int] = {}
+        self._order = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, when: float, item: T) -> None:
+        """Put an item down for a moment; each is there once at most."""
+        order = self._live[item] = next(self._order)
+        heapq.heappush(self._heap, (when, order, item))
+
+    def discard(self, item: T) -> None:
+        """Take an item off, if it is there."""
+        if self._live.pop(item, None) is not None and len(self._heap) > 2 * len(self._live) + _SLACK:
+            self._heap = [entry for entry in self._heap if self._live.get(entry[2]) == entry[1]]
+            heapq.heapify(self._heap)
+
+    def due(self, now: float) -> list[T]:
+        """Take off what is due, and return it, earliest first."""
+        items = []
+        while (when := self.next()) is not None and when <= now:
+            item = heapq.heappop(self._heap)[2]
+            del self._live[item]
+            items.append(item)
+        return items
+
+    def next(self) -> float | None:
+        """Return when something is due next."""
+        while self._heap and self._live.get(self._heap[0][2]) != self._heap[0][1]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+
+@dataclass(frozen=True)
+class Ended(Generic[P]):
+    """A job that has ended, with what it had then.
+
+    Attributes:
+        outcome: ``"COMPLETE"``, ``"FAILED"``, ``"CANCELLED"``, or ``"ABANDONED"`` by its last client.
+        result, exception: What its worker sent at the end, if it did.
+    """
+
+    job: Job[P]
+    data: bytes
+    waiting_clients: int
+    outcome: str
+    result: bytes | None
+    exception: bytes | None
+
+    @property
+    def size(self) -> int:
+        """How many bytes it holds that peers sent."""
+        return len(self.data) + len(self.result or b"") + len(self.exception or b"")
+
+
+class History(Generic[P]):
+    """The jobs that ended last, in that order: a bounded number of them, and of bytes if there are several."""
+
+    def __init__(self, max_jobs: int, max_bytes: int) -> None:
+        self._ended: OrderedDict[bytes, Ended[P]] = OrderedDict()
+        self._size = 0
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+
+    def __iter__(self) -> Iterator[Ended[P]]:
+        return iter(self._ended.values())
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._ended.clear()
+        self._size = 0
+
+    def find(self, handle: bytes) -> Ended[P] | None:
+        """Return the job with this handle, if it is remembered."""
+        return self._ended.get(handle)
+
+    def add(self, job: Job[P], outcome: str, result: bytes | None = None, exception: bytes | None = None) -> None:
+        """Remember a job that is about to be removed from its table."""
+        if not self._max_jobs:
+            return
+        ended = Ended(job, job.data, len(job.clients), outcome, result, exception)
+        self._ended[job.handle] = ended
+        self._size += ended.size
+        while len(self._ended) > self._max_jobs or (self._size > self._max_bytes and len(self._ended) > 1):
+            self._size -= self._ended.popitem(last=False)[1].size
+
+
 class JobTable(Generic[P]):
     """All jobs of a server. Each operation takes a time that does not depend on how many there are."""
 
@@ -110,9 +211,10 @@ class JobTable(Generic[P]):
         self.jobs: dict[bytes, Job[P]] = {}
         self._keys: dict[tuple[bytes, ...], Job[P]] = {}
         self._uniques: dict[bytes, dict[Job[P], None]] = {}
-        self._delayed: list[tuple[float, int, Job[P]]] = []
+        self.delayed: Agenda[Job[P]] = Agenda()
+        #: How many jobs were taken in; those that joined one do not count.
+        self.accepted = 0
         self._numbers = itertools.count(1)
-        self._order = itertools.count()
         self._name = name
         self._max_jobs = max_jobs
 
@@ -153,19 +255,21 @@ class JobTable(Generic[P]):
     ) -> Job[P]:
         """Take a new job in; with ``when`` it cannot be taken before that moment."""
         function = self.function(task)
-        handle = b"H:%s:%d" % (self._name, next(self._numbers))
-        job: Job[P] = Job(handle, function, unique, data, priority, background, reducer)
+        number = next(self._numbers)
+        handle = b"H:%s:%d" % (self._name, number)
+        job: Job[P] = Job(handle, number, function, unique, data, priority, background, reducer)
         job.key = _key(task, unique, data)
         self.jobs[handle] = job
         if job.key is not None:
             self._keys[job.key] = job
         self._uniques.setdefault(unique, {})[job] = None
         function.total += 1
+        self.accepted += 1
         if when is None:
             self._queue(job)
         else:
             job.state = JobState.DELAYED
-            heapq.heappush(self._delayed, (when, next(self._order), job))
+            self.delayed.add(when, job)
         return job
 
     def _queue(self, job: Job[P], first: bool = False) -> None:
@@ -179,17 +283,10 @@ class JobTable(Generic[P]):
 
     def due(self, now: float) -> list[Job[P]]:
         """Put the delayed jobs whose time has come into their queues, and return them."""
-        jobs = []
-        while self._delayed and (self._delayed[0][0] <= now or self._delayed[0][2].state is not JobState.DELAYED):
-            job = heapq.heappop(self._delayed)[2]
-            if job.state is JobState.DELAYED:
-                self._queue(job)
-                jobs.append(job)
+        jobs = self.delayed.due(now)
+        for job in jobs:
+            self._queue(job)
         return jobs
-
-    def next_due(self) -> float | None:
-        """Return when the next delayed job is due."""
-        return self._delayed[0][0] if self._delayed else None
 
     # ---- going -----------------------------------------------------------------------------------------------------
 
@@ -221,7 +318,6 @@ class JobTable(Generic[P]):
         function.running += 1
         job.state = JobState.RUNNING
         job.worker = worker
-        job.run += 1
         return job
 
     def put_back(self, job: Job[P]) -> None:
@@ -236,15 +332,14 @@ class JobTable(Generic[P]):
         """A job is done, or given up."""
         function = job.function
         function.total -= 1
-        if job.state is JobState.QUEUED:
+        state, job.state = job.state, JobState.GONE
+        if state is JobState.QUEUED:
             function.waiting[job.priority] -= 1
-            if not any(function.waiting):
-                # None that is left in them can be taken: what is gone must not gather where no worker comes.
-                for queue in function.queues:
-                    queue.clear()
-        elif job.state is JobState.RUNNING:
+            self._tidy(function, job.priority)
+        elif state is JobState.DELAYED:
+            self.delayed.discard(job)
+        elif state is JobState.RUNNING:
             function.running -= 1
-        job.state = JobState.GONE
         job.worker = None
         job.data = b""
         del self.jobs[job.handle]
@@ -254,6 +349,16 @@ class JobTable(Generic[P]):
         del same[job]
         if not same:
             del self._uniques[job.unique]
+
+    @staticmethod
+    def _tidy(function: Function[P], priority: Priority) -> None:
+        """Keep what is gone from gathering in a queue: behind a job that nobody takes, or where no worker comes."""
+        queue = function.queues[priority]
+        waiting = function.waiting[priority]
+        if not waiting or len(queue) > 2 * waiting + _SLACK:
+            live = [job for job in queue if job.state is JobState.QUEUED]
+            queue.clear()
+            queue.extend(live)
 
 
 def _key(task: bytes, unique: bytes, data: bytes) -> tuple[bytes, ...] | None:

@@ -17,15 +17,24 @@ Not supported, and answered with ERROR INVALID_COMMAND as gearmand does: SUBMIT_
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable
 
 from ..errors import ProtocolError
 from .client import number
 from .commands import COMMANDS, Command, Sender
-from .packets import DEFAULT_MAX_PACKET_SIZE, REQ, RES, Decoder, Packet, pack, packet_size, split_arguments
-from .queues import Job, JobState, JobTable, Priority
+from .packets import (
+    DEFAULT_MAX_PACKET_SIZE,
+    REQ,
+    RES,
+    WRONG_MAGIC,
+    Decoder,
+    Packet,
+    pack,
+    packet_size,
+    split_arguments,
+)
+from .queues import Agenda, History, Job, JobState, JobTable, Priority
 from .server_text import MAX_LINE, answer_text
 
 __all__ = ["JobServer", "Peer"]
@@ -42,7 +51,13 @@ _MAX_CLIENT_ID = 127
 #: The least time limit of a task, in milliseconds.
 _MIN_TIMEOUT = 1000
 
+#: The greatest, likewise: gearmand's number has 64 bits.
+_MAX_TIMEOUT = 2**63
+
 _MAX_EPOCH = 2**63
+
+#: How many bytes of payloads and results are remembered of jobs that have ended.
+_MAX_HISTORY_BYTES = 16 * 1024 * 1024
 
 #: Numbers that are commands, or were, and are answered; any other ends the connection.
 _ANSWERED = frozenset(COMMANDS) | {5}
@@ -84,7 +99,7 @@ class Peer:
     def __init__(self, number: int, host: str, max_packet_size: int) -> None:
         self.number = number
         self.host = host
-        self.decoder: Decoder = Decoder(max_packet_size, REQ, _ANSWERED, MAX_LINE)
+        self.decoder: Decoder = Decoder(max_packet_size, REQ, _ANSWERED, MAX_LINE, RES)
         self.client_id = b"-"
         #: What it can do, with time limits in seconds; the task that was done last stands last.
         self.abilities: dict[bytes, float | None] = {}
@@ -107,6 +122,7 @@ class JobServer:
 
     Attributes:
         touched: The peers that something was put out for, or that must be closed; whoever serves them clears it.
+        history: The last jobs that have ended, as many as asked for.
     """
 
     def __init__(
@@ -119,10 +135,12 @@ class JobServer:
         max_jobs: int = 1_000_000,
         max_out_bytes: int = 2 * DEFAULT_MAX_PACKET_SIZE,
         job_retries: int | None = None,
+        history: int = 0,
     ) -> None:
         self.version = version
         self.pid = pid
         self.table: JobTable[Peer] = JobTable(name.encode("utf-8", "replace"), max_jobs)
+        self.history: History[Peer] = History(history, _MAX_HISTORY_BYTES)
         self.peers: dict[int, Peer] = {}
         self.touched: set[Peer] = set()
         #: Names of packets to be swallowed in place of being sent, for tests of peers; see `drop_next`.
@@ -130,8 +148,8 @@ class JobServer:
         self._max_packet_size = max_packet_size
         self._max_out_bytes = max_out_bytes
         self._job_retries = job_retries
-        self._limits: list[tuple[float, int, int, Job[Peer]]] = []
-        self._order = 0
+        #: Until when jobs that run must be done.
+        self.limits: Agenda[Job[Peer]] = Agenda()
         self._now = 0.0
 
     # ---- connections and time --------------------------------------------------------------------------------------
@@ -141,9 +159,8 @@ class JobServer:
         peer = self.peers[number] = Peer(number, host, self._max_packet_size)
         return peer
 
-    def disconnect(self, peer: Peer, now: float) -> None:
+    def disconnect(self, peer: Peer) -> None:
         """A connection has ended: its jobs go to other workers, and what it waited for is dropped unless others do."""
-        self._now = now
         del self.peers[peer.number]
         self.touched.discard(peer)
         for task in peer.abilities:
@@ -152,14 +169,21 @@ class JobServer:
         for job in list(peer.watched):
             job.clients = [client for client in job.clients if client is not peer]
             if not job.wanted and job.state in (JobState.QUEUED, JobState.DELAYED):
-                self.table.remove(job)
+                self._abandon(job)
         peer.watched.clear()
         for job in list(peer.held.values()):
             self._lose(job)
 
     def receive(self, peer: Peer, data: bytes, now: float) -> None:
-        """Take bytes from a peer. What breaks the protocol makes it ``closing``; nothing is raised."""
+        """Take bytes from a peer. What breaks the protocol makes it ``closing``; nothing is raised.
+
+        What comes from one that is to be closed is not looked at, nor kept.
+        """
         self._now = now
+        if peer.closing is None:
+            self._take(peer, data)
+
+    def _take(self, peer: Peer, data: bytes) -> None:
         peer.decoder.feed(data)
         try:
             for command, body in peer.decoder.packets():
@@ -168,7 +192,9 @@ class JobServer:
                 if command == Command.TEXT:
                     self._text(peer, body)
                 elif command in _FROM_PEERS:
-                    _HANDLERS[command](self, peer, split_arguments(command, body), command)
+                    _HANDLERS[command](self, peer, _arguments(command, body), command)
+                elif command & WRONG_MAGIC:
+                    self.refuse(peer, b"INVALID_MAGIC", b"Request magic expected")
                 else:
                     self.refuse(peer, b"INVALID_COMMAND", b"Command not expected")
         except ProtocolError as error:
@@ -179,16 +205,10 @@ class JobServer:
         self._now = now
         for job in self.table.due(now):
             self._wake(job)
-        while self._limits and (self._limits[0][0] <= now or not self._runs(self._limits[0])):
-            item = heapq.heappop(self._limits)
-            if self._runs(item):
-                self._lose(item[3])
-        moments = [when for when in (self.table.next_due(), self._limits[0][0] if self._limits else None) if when]
+        for job in self.limits.due(now):
+            self._lose(job)
+        moments = [when for when in (self.table.delayed.next(), self.limits.next()) if when is not None]
         return min(moments, default=None)
-
-    @staticmethod
-    def _runs(item: tuple[float, int, int, Job[Peer]]) -> bool:
-        return item[3].state is JobState.RUNNING and item[3].run == item[2]
 
     def send(self, peer: Peer, packet: Packet, command: Command | None = None) -> None:
         """Put a packet out for a peer."""
@@ -296,7 +316,7 @@ class JobServer:
         limit = None
         if command == Command.CAN_DO_TIMEOUT:
             milliseconds = number(arguments[1])
-            limit = max(milliseconds, _MIN_TIMEOUT) / 1000 if milliseconds > 0 else None
+            limit = min(max(milliseconds, _MIN_TIMEOUT), _MAX_TIMEOUT) / 1000 if milliseconds > 0 else None
         peer.abilities[task] = limit
         self.table.function(task).workers[peer] = None
         if peer.sleeping and self.table.runnable((task,)):
@@ -336,8 +356,7 @@ class JobServer:
         peer.abilities[task] = limit
         peer.held[job.handle] = job
         if limit is not None:
-            self._order += 1
-            heapq.heappush(self._limits, (self._now + limit, self._order, job.run, job))
+            self.limits.add(self._now + limit, job)
         if command == Command.GRAB_JOB:
             answer, more = Command.JOB_ASSIGN, ()
         elif command == Command.GRAB_JOB_ALL and job.reducer is not None:
@@ -348,13 +367,14 @@ class JobServer:
 
     def _lose(self, job: Job[Peer]) -> None:
         """A running job has lost its worker, or the worker its right to it: it goes to another one."""
+        self.limits.discard(job)
         worker = job.worker
         if worker is not None:
             del worker.held[job.handle]
         if not job.wanted:
-            self.table.remove(job)
-        elif self._job_retries is not None and job.retries >= self._job_retries:
-            self._finish(job, Command.WORK_FAIL)
+            self._abandon(job)
+        elif self._job_retries is not None and job.retries + 1 >= self._job_retries:
+            self._finish(job, "FAILED", Command.WORK_FAIL)
         else:
             self.table.put_back(job)
             self._wake(job)
@@ -368,17 +388,27 @@ class JobServer:
         if command == Command.WORK_STATUS:
             job.numerator, job.denominator = (_unsigned(number(text)) for text in arguments[1:])
         if command in _FINAL:
+            self.limits.discard(job)
             del peer.held[handle]
-            self._finish(job, Command(command), *arguments[1:])
+            outcome = "COMPLETE" if command == Command.WORK_COMPLETE else "FAILED"
+            self._finish(job, outcome, Command(command), *arguments[1:])
         else:
             self._relay(job, Command(command), *arguments[1:])
 
-    def _finish(self, job: Job[Peer], command: Command, *more: bytes) -> None:
+    def _finish(self, job: Job[Peer], outcome: str, command: Command, *more: bytes) -> None:
         """Tell all that wait for a job how it ended, and forget it."""
         self._relay(job, command, *more)
+        result = more[0] if command == Command.WORK_COMPLETE else None
+        exception = more[0] if command == Command.WORK_EXCEPTION else None
+        self.history.add(job, outcome, result, exception)
         for client in job.clients:
             client.watched.pop(job, None)
         job.clients = []
+        self.table.remove(job)
+
+    def _abandon(self, job: Job[Peer]) -> None:
+        """Nobody wants a job any more."""
+        self.history.add(job, "ABANDONED")
         self.table.remove(job)
 
     def _relay(self, job: Job[Peer], command: Command, *more: bytes) -> None:
@@ -401,8 +431,18 @@ class JobServer:
                 client.watched.pop(job, None)
             job.clients = []
         else:
-            self._finish(job, Command.WORK_FAIL)
+            self._finish(job, "CANCELLED", Command.WORK_FAIL)
         return True
+
+    def clear(self) -> None:
+        """Drop all jobs, those that run included, and forget those that have ended."""
+        for job in list(self.table.jobs.values()):
+            self.limits.discard(job)
+            if job.worker is not None:
+                del job.worker.held[job.handle]
+            self._finish(job, "CANCELLED", Command.WORK_FAIL)
+        self.history.clear()
+        self.table.accepted = 0
 
 
 _FINAL = frozenset((Command.WORK_COMPLETE, Command.WORK_FAIL, Command.WORK_EXCEPTION))
@@ -424,6 +464,11 @@ _HANDLERS: dict[int, _Handler] = {
     Command.RESET_ABILITIES: JobServer._reset_abilities,
     Command.PRE_SLEEP: JobServer._pre_sleep,
 }
+
+
+def _arguments(command: int, body: bytes) -> list[bytes]:
+    """Split a packet's body; one where none belongs is ignored, as by gearmand."""
+    return split_arguments(command, body) if COMMANDS[command].arguments else []
 
 
 def _status(job: Job[Peer] | None) -> tuple[bytes, ...]:

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from ..inline import EagerClient, SubmittedJob
     from .gearmand import Gearmand
     from .proxy import FaultProxy
-    from .server import EmbeddedServer, ServedJob, ServerStats
+    from .served import ServedJob, ServerStats
+    from .server import EmbeddedServer
 
 __all__ = ["EagerClient", "EmbeddedServer", "FaultProxy", "Gearmand", "ServedJob", "ServerStats", "SubmittedJob"]
 
@@ -20,8 +21,8 @@ _HOMES = {
     "Gearmand": "gearman_pool.testing.gearmand",
     "FaultProxy": "gearman_pool.testing.proxy",
     "EmbeddedServer": "gearman_pool.testing.server",
-    "ServedJob": "gearman_pool.testing.server",
-    "ServerStats": "gearman_pool.testing.server",
+    "ServedJob": "gearman_pool.testing.served",
+    "ServerStats": "gearman_pool.testing.served",
 }
 
 

@@ -7,13 +7,13 @@ Nothing of the package is imported before a fixture is used, no fixture is used 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
-    from gearman_pool import GearmanClient, GearmanWorker
+    from gearman_pool import GearmanClient, GearmanJob, GearmanWorker
     from gearman_pool.testing import EagerClient, EmbeddedServer, FaultProxy
     from gearman_pool.testing.gearmand import Gearmand
 
@@ -76,20 +76,25 @@ def gearman_worker(gearman_url: str) -> Iterator[Callable[..., GearmanWorker]]:
 
     ``gearman_worker({"task": function}, **options)``, or ``gearman_worker(worker)`` for one of your own, returns the
     `GearmanWorker` when it is ready. With ``{}`` tasks can be registered afterwards. At the end it is stopped, and what
-    its `work` raised is raised.
+    its `work` raised is raised; and so is what a task raised, unless a client was told: nobody else hears of a
+    background job's exception. ``raise_exceptions=False`` leaves that to the test.
     """
     from gearman_pool import GearmanWorker
 
+    __tracebackhide__ = True  # of what a task raised, the task's lines are of interest
     started: list[_Running] = []
 
-    def start(tasks: dict[str, Callable[..., Any]] | GearmanWorker, **options: Any) -> GearmanWorker:
+    def start(
+        tasks: Mapping[str, Callable[..., Any]] | GearmanWorker, raise_exceptions: bool = True, **options: Any
+    ) -> GearmanWorker:
         if isinstance(tasks, GearmanWorker):
             worker = tasks
         else:
             worker = GearmanWorker(options.pop("host_list", gearman_url), **options)
             for name, function in tasks.items():
                 worker.register_task(name, function)
-        started.append(_Running(worker))
+        started.append(_Running(worker, raise_exceptions))
+        started[-1].start()
         return worker
 
     yield start
@@ -102,15 +107,30 @@ def gearman_worker(gearman_url: str) -> Iterator[Callable[..., GearmanWorker]]:
 class _Running:
     """A worker on a thread."""
 
-    def __init__(self, worker: GearmanWorker) -> None:
+    def __init__(self, worker: GearmanWorker, raise_exceptions: bool) -> None:
         self.worker = worker
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._work, name="gearman_worker", daemon=True)
+        self._before = vars(worker).get("on_job_exception")
+        self._on_job_exception = worker.on_job_exception
+        if raise_exceptions:
+            # On the object: it may be the user's own, of any class.
+            setattr(worker, "on_job_exception", self._note)  # noqa: B010 - mypy lets no method be replaced otherwise
+
+    def start(self) -> None:
         self.thread.start()
-        if not worker.ready.wait(_WORKER_TIMEOUT):
+        if not self.worker.ready.wait(_WORKER_TIMEOUT):
             self.stop()
             self.check()
-            pytest.fail(f"{worker!r} has not become ready within {_WORKER_TIMEOUT:g} s")
+            pytest.fail(f"{self.worker!r} has not become ready within {_WORKER_TIMEOUT:g} s")
+
+    def _note(self, job: GearmanJob, exc_info: Any) -> bool:
+        from gearman_pool.testing.server import find_job
+
+        served = find_job(job.handle or "", str(job.unique))
+        if self.failure is None and (served is None or not served.waiting_clients):
+            self.failure = exc_info[1]
+        return self._on_job_exception(job, exc_info)
 
     def _work(self) -> None:
         try:
@@ -121,8 +141,12 @@ class _Running:
     def stop(self) -> None:
         self.worker.close(_WORKER_TIMEOUT)
         self.thread.join(_WORKER_TIMEOUT)
+        vars(self.worker).pop("on_job_exception", None)
+        if self._before is not None:
+            vars(self.worker)["on_job_exception"] = self._before
 
     def check(self) -> None:
+        __tracebackhide__ = True
         if self.failure is not None:
             raise self.failure
         if self.thread.is_alive():

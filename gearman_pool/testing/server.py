@@ -1,7 +1,7 @@
 """`EmbeddedServer`: a Gearman job server in pure Python on one thread, for development and tests.
 
-The thread owns the sockets and the state machine of `gearman_pool.protocol.server`. Methods of other threads post a
-call to it and wait for what it returns.
+The thread, `ServerLoop`, owns the sockets and the state machine of `gearman_pool.protocol.server`. Methods of other
+threads post a call to it and wait for what it returns.
 """
 
 from __future__ import annotations
@@ -10,81 +10,38 @@ import contextlib
 import ipaddress
 import logging
 import os
-import selectors
 import socket
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self
 
 from .. import __version__
-from ..protocol.commands import Command
-from ..protocol.server import JobServer, Peer
+from ..protocol.commands import COMMANDS, Command, Sender
+from ..protocol.server import JobServer
+from .served import ServedJob, ServerStats, ended_job, server_stats, submitted_jobs, unfinished_job
+from .server_loop import ServerLoop, Waiter, listen
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["EmbeddedServer", "ServedJob", "ServerStats"]
+__all__ = ["EmbeddedServer", "find_job"]
 
 log: logging.Logger = logging.getLogger("gearman_pool.testing.server")
 
 T = TypeVar("T")
 
-_BACKLOG = 512
-_READ_SIZE = 256 * 1024
+#: How many jobs that have ended can be looked at.
+_HISTORY = 10_000
 
-#: How much is sent to one connection in one turn, so that one with a large result does not hold up the others.
-_SEND_SIZE = 1024 * 1024
-
-#: A call to the thread gives up after this many seconds: the thread is stuck, which is a bug.
-_CALL_TIMEOUT = 30.0
-
-#: An unfinished TLS handshake is given up after this many seconds.
-_HANDSHAKE_TIMEOUT = 10.0
-
-
-@dataclass(frozen=True)
-class ServedJob:
-    """A job at an `EmbeddedServer`, as it stood when it was asked.
-
-    Attributes:
-        handle, task, unique: Its names.
-        data: Its payload.
-        state: ``"QUEUED"``, ``"RUNNING"`` or ``"DELAYED"``.
-        priority: ``"HIGH"``, ``"NORMAL"`` or ``"LOW"``.
-        background: Whether it was submitted as a background job.
-        waiting_clients: How many foreground submits wait for its result.
-        retries: How often it went back because its worker was lost.
-    """
-
-    handle: str
-    task: str
-    unique: str
-    data: bytes = field(repr=False)
-    state: str
-    priority: str
-    background: bool
-    waiting_clients: int
-    retries: int
-
-
-@dataclass(frozen=True)
-class ServerStats:
-    """Counts of an `EmbeddedServer` since its start, and what it holds now."""
-
-    connections: int
-    workers: int
-    queued: int
-    running: int
-    delayed: int
-    accepted_connections: int
+#: How many jobs a failed assertion lists, and how many bytes of the payload of each.
+_LISTED = 30
+_SHORT = 100
 
 
 class EmbeddedServer:
@@ -100,7 +57,8 @@ class EmbeddedServer:
         max_packet_size: The largest packet taken from a peer, in bytes; a larger one ends its connection.
         max_connections: Further ones are closed at once.
         max_jobs: Unfinished jobs held; further ones are refused with QUEUE_ERROR (`QueueFull`).
-        job_retries: How often a job goes to another worker when its worker is lost; for ever if None. Then it fails.
+        job_retries: How many workers a job may lose before it fails, as with gearmand's option of that name; any number
+            if None.
         ssl_context: A server's TLS context; None for plain TCP.
         clock: Gives the time in seconds since the epoch, for delayed jobs and time limits.
 
@@ -110,8 +68,8 @@ class EmbeddedServer:
     Example::
 
         with EmbeddedServer() as server, GearmanClient([server.address]) as client:
-            client.submit_background("mail", b"...").result(timeout=5)
-            assert server.jobs[0].task == "mail"
+            client.submit_background("mail", b"...")
+            server.assert_submitted("mail", data=b"...", background=True)
     """
 
     def __init__(
@@ -128,8 +86,9 @@ class EmbeddedServer:
     ) -> None:
         limits = {"max_packet_size": max_packet_size, "max_connections": max_connections, "max_jobs": max_jobs}
         for name, value in limits.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
+            _check_count(name, value)
+        if job_retries is not None:
+            _check_count("job_retries", job_retries)
         self.host = host
         self._port = port
         self._max_packet_size = max_packet_size
@@ -140,7 +99,7 @@ class EmbeddedServer:
         self._clock = clock
         # Guards starting and stopping; may be held for as long as these take, and the thread never takes it.
         self._lock = threading.Lock()
-        self._loop: _Loop | None = None
+        self._loop: ServerLoop | None = None
         _servers.add(self)
 
     def __repr__(self) -> str:
@@ -191,7 +150,7 @@ class EmbeddedServer:
         with self._lock:
             if self._loop is not None:
                 return self
-            listener = _listen(self.host, self._port)
+            listener = listen(self.host, self._port)
             self._port = listener.getsockname()[1]
             jobs = JobServer(
                 socket.gethostname(),
@@ -201,8 +160,9 @@ class EmbeddedServer:
                 max_jobs=self._max_jobs,
                 max_out_bytes=max(2 * self._max_packet_size, 16 * 1024 * 1024),
                 job_retries=self._job_retries,
+                history=_HISTORY,
             )
-            self._loop = _Loop(jobs, listener, self._ssl_context, self._max_connections, self._clock)
+            self._loop = ServerLoop(jobs, listener, self._ssl_context, self._max_connections, self._clock)
             self._loop.thread.start()
         if _is_loopback(self.host):
             log.info("a Gearman server for development and tests listens on %s", self.address)
@@ -235,14 +195,19 @@ class EmbeddedServer:
     def drop_next(self, command: str, count: int = 1) -> None:
         """Do not send the next packets of this command, such as ``"JOB_CREATED"``.
 
+        Args:
+            command: The name of a command that a server sends.
+            count: How many; they add up with those of earlier calls that are still to come.
+
         Raises:
-            ValueError: there is no such command, or the server sends none like it.
+            ValueError: a server sends no such command, or ``count`` is no whole number above 0.
         """
         number = Command.__members__.get(command)
-        if number is None or number is Command.TEXT:
-            raise ValueError(f"{command!r} is not the name of a Gearman command, such as 'JOB_CREATED'")
+        if number is None or number not in COMMANDS or not COMMANDS[number].senders & Sender.SERVER:
+            raise ValueError(f"{command!r} is not the name of a command that a server sends, such as 'JOB_CREATED'")
+        _check_count("count", count)
 
-        def drop(loop: _Loop) -> None:
+        def drop(loop: ServerLoop) -> None:
             loop.jobs.drops[number] += count
 
         self._call(drop)
@@ -252,331 +217,117 @@ class EmbeddedServer:
     @property
     def jobs(self) -> tuple[ServedJob, ...]:
         """All unfinished jobs, oldest first."""
-        return self._call(lambda loop: tuple(_served(job) for job in loop.jobs.table.jobs.values()))
+        return self._call(lambda loop: tuple(unfinished_job(job) for job in loop.jobs.table.jobs.values()))
+
+    @property
+    def finished(self) -> tuple[ServedJob, ...]:
+        """The jobs that have ended since the start, in that order: the last 10,000, or 16 MiB of their payloads."""
+        return self._call(lambda loop: tuple(map(ended_job, loop.jobs.history)))
+
+    def job(self, handle: str) -> ServedJob | None:
+        """Return the job with this handle, among the unfinished ones and those of `finished`."""
+        key = handle.encode("utf-8", "surrogateescape")
+
+        def look(loop: ServerLoop) -> ServedJob | None:
+            job = loop.jobs.table.jobs.get(key)
+            if job is not None:
+                return unfinished_job(job)
+            ended = loop.jobs.history.find(key)
+            return None if ended is None else ended_job(ended)
+
+        return self._call(look)
+
+    def assert_submitted(self, task: str, *, timeout: float = 5.0, **expected: Any) -> ServedJob:
+        """Return the last job of a task that has these attributes of `ServedJob`, whether or not it has ended.
+
+        Args:
+            timeout: How long to wait for it, in seconds: what a client submits is on its way for a moment.
+            expected: The attributes; ``data`` and ``result`` may be given as str.
+
+        Raises:
+            AssertionError: there is none; the text lists what there is.
+            TypeError: a job has no such attribute.
+
+        Example::
+
+            server.assert_submitted("mail", data=b"...", state="COMPLETE")
+        """
+        __tracebackhide__ = True  # pytest shows the caller's line
+        names = [attribute.name for attribute in fields(ServedJob)]
+        for name, value in expected.items():
+            if name not in names:
+                raise TypeError(f"a job has no attribute {name!r}; it has {', '.join(names)}")
+            if isinstance(value, str) and name in ("data", "result", "exception"):
+                expected[name] = value.encode()
+        wanted = task.encode("utf-8", "surrogateescape")
+
+        def look(loop: ServerLoop) -> ServedJob | None:
+            for job in reversed(submitted_jobs(loop.jobs, wanted)):
+                if all(getattr(job, name) == value for name, value in expected.items()):
+                    return job
+            return None
+
+        found = self._wait(look, timeout)
+        if found is None:
+            like = ", ".join([repr(task), *(f"{name}={value!r}" for name, value in expected.items())])
+            raise AssertionError(f"no job was submitted like {like}; {self._what_there_is()}")
+        return found
+
+    def _what_there_is(self) -> str:
+        if not self.running:
+            return "the server was stopped"
+        jobs = self._call(lambda loop: submitted_jobs(loop.jobs))
+        lines = [f"  {job.task} data={_short(job.data)} background={job.background} {job.state}" for job in jobs]
+        if len(lines) > _LISTED:
+            lines = [f"  ({len(lines) - _LISTED} others)", *lines[-_LISTED:]]
+        return "there were:\n" + ("\n".join(lines) or "  none")
 
     def stats(self) -> ServerStats:
         """Return what it holds now."""
-        return self._call(_stats)
+        return self._call(lambda loop: server_stats(loop.jobs, loop.accepted))
 
-    def wait_idle(self, timeout: float = 10.0) -> bool:
-        """Wait until there are no unfinished jobs; return False if there still are after ``timeout`` seconds."""
-        waiter: Future[None] = Future()
-        self._call(lambda loop: loop.idle_waiters.append(waiter))
+    def wait_idle(self, timeout: float = 10.0, *, after: int = 0) -> bool:
+        """Wait until there are no unfinished jobs; return False if that is not so after ``timeout`` seconds.
+
+        Args:
+            after: How many jobs must have come since the start, or the last `clear`. A job whose submission nobody has
+                waited for may still be on its way, and the server idle for that.
+
+        Example::
+
+            client.submit_background("mail", b"...")
+            assert server.wait_idle(after=1)
+        """
+
+        def look(loop: ServerLoop) -> bool | None:
+            table = loop.jobs.table
+            return True if table.accepted >= after and not table.jobs else None
+
+        return self._wait(look, timeout) is not None or not self.running
+
+    def clear(self) -> None:
+        """Drop all jobs, and forget those that have ended: for tests that share a server.
+
+        Clients that wait are told that their jobs have failed; workers go on, and their results are refused.
+        """
+        self._call(lambda loop: loop.jobs.clear())
+
+    def _wait(self, look: Callable[[ServerLoop], T | None], timeout: float) -> T | None:
+        """Have the thread look until there is something, and return that; None after ``timeout``, or at its end."""
+        waiter: Waiter[T] = Waiter(look)
+        self._call(lambda loop: loop.waiters.append(waiter))
         try:
-            waiter.result(timeout)
+            return waiter.found.result(timeout)
         except FutureTimeoutError:  # not the builtin one before Python 3.11
-            return False
-        return True
+            with contextlib.suppress(RuntimeError):  # it was stopped
+                self._call(lambda loop: loop.waiters.remove(waiter))
+            return None
 
-    def _call(self, call: Callable[[_Loop], T]) -> T:
+    def _call(self, call: Callable[[ServerLoop], T]) -> T:
         loop = self._loop
         if loop is None:
             raise RuntimeError("the server is not running; call start(), or use it in a with statement")
         return loop.call(call)
-
-
-class _Connection:
-    """An accepted socket and what the state machine knows of it. Belongs to the loop's thread."""
-
-    __slots__ = ("deadline", "events", "peer", "sock")
-
-    def __init__(self, sock: socket.socket, peer: Peer, deadline: float | None) -> None:
-        self.sock = sock
-        self.peer = peer
-        #: Until when the TLS handshake must be done; None once it is.
-        self.deadline = deadline
-        self.events = selectors.EVENT_READ
-
-
-class _Loop:
-    """One run of the server. All but `call` and `end` belongs to its thread."""
-
-    def __init__(
-        self,
-        jobs: JobServer,
-        listener: socket.socket,
-        ssl_context: ssl.SSLContext | None,
-        max_connections: int,
-        clock: Callable[[], float],
-    ) -> None:
-        self.jobs = jobs
-        self.thread = threading.Thread(target=self._run, name="gearman_pool-server", daemon=True)
-        self.idle_waiters: list[Future[None]] = []
-        self.accepted = 0
-        self._listener = listener
-        self._ssl_context = ssl_context
-        self._max_connections = max_connections
-        self._clock = clock
-        self._connections: dict[Peer, _Connection] = {}
-        self._calls: deque[tuple[Callable[[_Loop], Any], Future[Any]]] = deque()
-        self._reader, self._writer = socket.socketpair()
-        for end in (self._reader, self._writer):
-            end.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._paused = False
-        self._ending = False
-
-    # ---- any thread ------------------------------------------------------------------------------------------------
-
-    def call(self, call: Callable[[_Loop], T]) -> T:
-        """Have a call made on the thread, and return what it returns."""
-        if threading.current_thread() is self.thread:
-            return call(self)
-        future: Future[T] = Future()
-        self._calls.append((call, future))
-        self._wake()
-        return future.result(_CALL_TIMEOUT)
-
-    def end(self) -> None:
-        """Close everything, and wait for the thread."""
-        self._ending = True
-        self._wake()
-        if threading.current_thread() is not self.thread:
-            self.thread.join(_CALL_TIMEOUT)
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            self._writer.send(b"\0")
-
-    def close_after_fork(self) -> None:
-        """In the child of a fork: close what was inherited and no more, for the parent has the selector too."""
-        self._selector.close()
-        for sock in (self._listener, self._reader, self._writer, *(c.sock for c in self._connections.values())):
-            with contextlib.suppress(OSError):
-                os.close(sock.detach())
-
-    # ---- the thread ------------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._reader, selectors.EVENT_READ, self._drain_waker)
-        try:
-            while not self._ending:
-                self._turn()
-        finally:
-            for connection in list(self._connections.values()):
-                self._close(connection)
-            for end in (self._listener, self._reader, self._writer):
-                end.close()
-            self._selector.close()
-            while self._calls:
-                self._calls.popleft()[1].set_exception(RuntimeError("the server was stopped"))
-            for waiter in self.idle_waiters:
-                waiter.set_result(None)
-
-    def _turn(self) -> None:
-        timeout = None
-        if not self._paused:
-            due = self.jobs.tick(self._clock())
-            timeout = None if due is None else max(0.0, due - self._clock())
-            handshakes = [c.deadline for c in self._connections.values() if c.deadline] if self._ssl_context else []
-            if handshakes:
-                left = max(0.0, min(handshakes) - time.monotonic())
-                timeout = left if timeout is None else min(timeout, left)
-        self._flush()
-        for key, events in self._selector.select(0 if self._calls else timeout):
-            # Looked up again: an earlier one of this turn may have closed it.
-            if key.fileobj in self._selector.get_map():
-                if isinstance(key.data, _Connection):
-                    self._serve(key.data, events)
-                else:
-                    key.data()
-        self._flush()
-        self._give_handshakes_up()
-        while self._calls:
-            call, future = self._calls.popleft()
-            try:
-                future.set_result(call(self))
-            except Exception as error:
-                future.set_exception(error)
-        if self.idle_waiters and not self.jobs.table.jobs:
-            waiters, self.idle_waiters = self.idle_waiters, []
-            for waiter in waiters:
-                waiter.set_result(None)
-
-    def _drain_waker(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._reader.recv(4096)
-
-    def _accept(self) -> None:
-        for _ in range(_BACKLOG):
-            try:
-                sock, address = self._listener.accept()
-            except OSError:
-                return
-            if len(self._connections) >= self._max_connections:
-                sock.close()
-                continue
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            deadline = None
-            if self._ssl_context is not None:
-                sock = self._ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-                deadline = time.monotonic() + _HANDSHAKE_TIMEOUT
-            self.accepted += 1
-            peer = self.jobs.connect(sock.fileno(), str(address[0]))
-            connection = self._connections[peer] = _Connection(sock, peer, deadline)
-            self._selector.register(sock, selectors.EVENT_READ, connection)
-
-    def _serve(self, connection: _Connection, events: int) -> None:
-        if connection.deadline is not None and not self._handshake(connection):
-            return
-        if events & selectors.EVENT_READ:
-            self._read(connection)
-        if events & selectors.EVENT_WRITE and connection.peer in self._connections:
-            self._send(connection)
-
-    def _handshake(self, connection: _Connection) -> bool:
-        import ssl
-
-        assert isinstance(connection.sock, ssl.SSLSocket)
-        try:
-            connection.sock.do_handshake()
-        except ssl.SSLWantReadError:
-            self._watch(connection, selectors.EVENT_READ)
-        except ssl.SSLWantWriteError:
-            self._watch(connection, selectors.EVENT_WRITE)
-        except OSError as error:
-            log.info("a TLS handshake with %s failed: %s", connection.peer.host, error)
-            self._close(connection)
-        else:
-            connection.deadline = None
-            self._watch(connection, selectors.EVENT_READ)
-            return True
-        return False
-
-    def _give_handshakes_up(self) -> None:
-        if self._ssl_context is not None:
-            now = time.monotonic()
-            late = [c for c in self._connections.values() if c.deadline is not None and c.deadline <= now]
-            for connection in late:
-                self._close(connection)
-
-    def _read(self, connection: _Connection) -> None:
-        while True:
-            try:
-                data = connection.sock.recv(_READ_SIZE)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if not _wants_more(error):
-                    self._close(connection)
-                return
-            if not data:
-                self._close(connection)
-                return
-            self.jobs.receive(connection.peer, data, self._clock())
-            # TLS may hold decrypted bytes that the selector knows nothing of.
-            if self._ssl_context is None or connection.peer.closing is not None:
-                return
-
-    def _flush(self) -> None:
-        if self._paused:
-            return
-        while self.jobs.touched:
-            connection = self._connections.get(self.jobs.touched.pop())
-            if connection is not None and connection.deadline is None:
-                self._send(connection)
-
-    def _send(self, connection: _Connection) -> None:
-        peer = connection.peer
-        sent_now = 0
-        while peer.out and sent_now < _SEND_SIZE:
-            data = peer.out[0] if len(peer.out) == 1 or len(peer.out[0]) > _READ_SIZE else b"".join(_some(peer.out))
-            try:
-                sent = connection.sock.send(data)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError as error:
-                if _wants_more(error):
-                    break
-                self._close(connection)
-                return
-            _take_off(peer, sent)
-            sent_now += sent
-        if peer.closing is not None and not peer.out:
-            log.info("closing the connection of %s: %s", peer.host, peer.closing)
-            self._close(connection)
-            return
-        self._watch(connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.out else 0))
-
-    def _watch(self, connection: _Connection, events: int) -> None:
-        if connection.events != events:
-            connection.events = events
-            if not self._paused:
-                self._selector.modify(connection.sock, events, connection)
-
-    def _close(self, connection: _Connection) -> None:
-        if self._connections.pop(connection.peer, None) is None:
-            return
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(connection.sock)
-        connection.sock.close()
-        self.jobs.disconnect(connection.peer, self._clock())
-
-    # ---- faults ----------------------------------------------------------------------------------------------------
-
-    def pause(self) -> None:
-        if not self._paused:
-            self._paused = True
-            for sock in (self._listener, *(connection.sock for connection in self._connections.values())):
-                self._selector.unregister(sock)
-
-    def resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-            for connection in self._connections.values():
-                self._selector.register(connection.sock, connection.events, connection)
-
-    def close_all(self) -> int:
-        connections = list(self._connections.values())
-        for connection in connections:
-            self._close(connection)
-        return len(connections)
-
-
-def _some(buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """Return the first few buffers, small ones in one write."""
-    size = 0
-    for index, buffer in enumerate(buffers):
-        size += len(buffer)
-        if size > _READ_SIZE:
-            return buffers[: max(1, index)]
-    return buffers
-
-
-def _take_off(peer: Peer, sent: int) -> None:
-    peer.out_size -= sent
-    count = 0
-    while sent:
-        first = peer.out[count]
-        if sent < len(first):
-            peer.out[count] = memoryview(first)[sent:]
-            break
-        sent -= len(first)
-        count += 1
-    del peer.out[:count]
-
-
-def _wants_more(error: OSError) -> bool:
-    import ssl
-
-    return isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 def _is_loopback(host: str) -> bool:
@@ -586,34 +337,23 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number above 0")
 
 
-def _served(job: Any) -> ServedJob:
-    return ServedJob(
-        handle=_text(job.handle),
-        task=_text(job.function.name),
-        unique=_text(job.unique),
-        data=job.data,
-        state=job.state.value,
-        priority=job.priority.name,
-        background=job.background,
-        waiting_clients=len(job.clients),
-        retries=job.retries,
-    )
+def _short(data: bytes) -> str:
+    return repr(data if len(data) <= _SHORT else data[:_SHORT] + b"...")
 
 
-def _stats(loop: _Loop) -> ServerStats:
-    states = [job.state.value for job in loop.jobs.table.jobs.values()]
-    return ServerStats(
-        connections=len(loop.jobs.peers),
-        workers=sum(bool(peer.abilities) for peer in loop.jobs.peers.values()),
-        queued=states.count("QUEUED"),
-        running=states.count("RUNNING"),
-        delayed=states.count("DELAYED"),
-        accepted_connections=loop.accepted,
-    )
+def find_job(handle: str, unique: str) -> ServedJob | None:
+    """Return the job with these names, whichever running server of this process has it; None if it is elsewhere."""
+    for server in list(_servers):
+        with contextlib.suppress(RuntimeError):  # it does not run
+            job = server.job(handle)
+            if job is not None and job.unique == unique:
+                return job
+    return None
 
 
 _servers: weakref.WeakSet[EmbeddedServer] = weakref.WeakSet()

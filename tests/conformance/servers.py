@@ -1,8 +1,8 @@
 """The kinds of servers that the conformance suite runs on.
 
 A test takes the fixture ``server`` and uses nothing but what `ConformanceServer` names, so that a further kind is one
-class and one entry of `KINDS`. Where two kinds rightly differ, the difference is an attribute here with the reason, or
-the test looks at ``server.kind`` and says why.
+class and one entry of `KINDS`. Where two kinds rightly differ, the difference is an attribute here with the reason:
+gearmand's faults, which the embedded server does not have, are those of `Faults`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,36 @@ from ..support.gearmand import Gearmand, RunningServer, free_port, gearmand_prog
 __all__ = ["KINDS", "ConformanceServer", "RealServer", "missing"]
 
 
-class ConformanceServer(RunningServer):
+class Faults:
+    """What gearmand does wrong, by name. A test of one says what a server without it does instead."""
+
+    #: A job that joins one that nobody wants any more is accepted, and dropped without a word; see
+    #: `ConformanceServer.keeps_unwanted_jobs`, which is why.
+    drops_jobs_that_join_unwanted_ones: bool
+
+    #: A background job is dropped with the last foreground client that waits for it, whichever of the two came first.
+    drops_background_jobs_with_foreground_clients: bool
+
+    #: The clients of a job that was cancelled are told once more when it is cancelled again.
+    tells_again_of_jobs_cancelled_twice: bool
+
+    #: WORK_FAIL in place of a WORK_EXCEPTION has a NUL behind the handle.
+    ends_handles_of_exceptions_with_nul: bool
+
+    #: A unique of 64 bytes is accepted and cut to 63, so that it is not found again.
+    cuts_uniques_of_64_bytes: bool
+
+    #: A request about a handle or a unique of 64 bytes or more gets no answer.
+    leaves_requests_about_long_names_unanswered: bool
+
+    #: ``create function`` with a line that ends with LF alone loses the last letter of the name.
+    cuts_names_of_created_functions: bool
+
+    #: A packet with too few arguments is not refused: the next one is taken for the missing ones.
+    swallows_packets_behind_missing_arguments: bool
+
+
+class ConformanceServer(RunningServer, Faults):
     """A server that listens on the loopback interface from the moment it is made.
 
     ``attempts``: how many workers may lose a job before it fails; any number if None.
@@ -29,8 +58,8 @@ class ConformanceServer(RunningServer):
     #: waits until the worker asks again for any other reason.
     wakes_for_due_jobs: bool
 
-    #: Whether a job that nobody wants any more is marked and kept until a worker asks for one. gearmand does that, and
-    #: drops what joins such a job without a word; the embedded server drops the job at once.
+    #: Whether a job that nobody wants any more is marked and kept until a worker asks for one. gearmand does that; the
+    #: embedded server drops the job at once.
     keeps_unwanted_jobs: bool
 
     #: Whether a worker of several functions is given jobs of each in turn. gearmand does so from 2.0 on; before,
@@ -82,6 +111,14 @@ class RealServer(Gearmand, ConformanceServer):
 
     kind = "gearmand"
     keeps_unwanted_jobs = True
+    drops_jobs_that_join_unwanted_ones = True
+    drops_background_jobs_with_foreground_clients = True
+    tells_again_of_jobs_cancelled_twice = True
+    ends_handles_of_exceptions_with_nul = True
+    cuts_uniques_of_64_bytes = True
+    leaves_requests_about_long_names_unanswered = True
+    cuts_names_of_created_functions = True
+    swallows_packets_behind_missing_arguments = True
 
     def __init__(self, *, attempts: int | None = None) -> None:
         super().__init__(arguments=() if attempts is None else (f"--job-retries={attempts}",))
@@ -107,11 +144,17 @@ class Embedded(ConformanceServer):
     wakes_for_due_jobs = True
     keeps_unwanted_jobs = False
     takes_functions_in_turn = True
+    drops_jobs_that_join_unwanted_ones = False
+    drops_background_jobs_with_foreground_clients = False
+    tells_again_of_jobs_cancelled_twice = False
+    ends_handles_of_exceptions_with_nul = False
+    cuts_uniques_of_64_bytes = False
+    leaves_requests_about_long_names_unanswered = False
+    cuts_names_of_created_functions = False
+    swallows_packets_behind_missing_arguments = False
 
     def __init__(self, *, attempts: int | None = None) -> None:
-        # It counts how often a job may go to another worker, where gearmand counts from the first one.
-        retries = None if attempts is None else attempts - 1
-        self._server = EmbeddedServer(port=free_port(), job_retries=retries).start()
+        self._server = EmbeddedServer(port=free_port(), job_retries=attempts).start()
 
     @property
     def port(self) -> int:  # type: ignore[override]

@@ -59,11 +59,14 @@ def test_longer_uniques_are_cut_or_refused_by_the_server(server):
         third = connection.request(SUBMIT_JOB_BG, b"f", b"u" * 65, b"3")
     assert third.command == ERROR
     assert third.arguments(2)[0] == b"ARGUMENT_TOO_LARGE"
-    if server.kind == "gearmand":
+    if server.cuts_uniques_of_64_bytes:
         # Accepted, cut to 63 bytes, and then not found again: two jobs of one unique.
         assert (first.command, second.command) == (JOB_CREATED, JOB_CREATED)
         assert first.body != second.body
         assert server.text("show unique jobs").split() == ["u" * 63] * 2
+    else:
+        assert [packet.body for packet in (first, second)] == [third.body] * 2
+        assert server.text("show unique jobs") == ""
 
 
 @pytest.mark.parametrize(
@@ -267,7 +270,7 @@ def test_background_job_that_joined_a_foreground_one_goes_with_it(server, client
         other.close(0)
     wait_until(lambda: server.connections() == 1, message="the other client has gone")
     worker = raw_workers(server, "raw")
-    if server.kind == "gearmand":
+    if server.drops_background_jobs_with_foreground_clients:
         wait_until(lambda: not client.status(reference).known, message="the job is dropped")
         assert worker.taken == []
     else:
@@ -294,14 +297,14 @@ def test_background_submit_that_joins_a_foreground_job_gets_nothing_but_its_acce
 
 
 def test_foreground_client_that_leaves_takes_a_background_job_of_its_unique_along(server, client, raw_workers):
-    # Why a unique that is shared between foreground and background jobs is dangerous on gearmand.
+    # Why a unique that is shared between foreground and background jobs is dangerous on a server with that fault.
     reference = client.submit_background("raw", b"background", unique="shared").result(10)
     with GearmanClient([server.address]) as other:
         accepted(other.submit("raw", b"foreground", unique="shared"))
         other.close(0)
     wait_until(lambda: server.connections() == 1, message="the other client has gone")
     worker = raw_workers(server, "raw")
-    if server.kind == "gearmand":
+    if server.drops_background_jobs_with_foreground_clients:
         wait_until(lambda: not client.status(reference).known, message="the job is dropped")
         assert worker.taken == []
     else:

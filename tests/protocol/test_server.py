@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from gearman_pool.protocol.commands import Command
+from gearman_pool.protocol.commands import COMMANDS, Command
 from gearman_pool.protocol.packets import COPY_LIMIT, REQ, Decoder, pack, split_arguments
 from gearman_pool.protocol.queues import JobState
 from gearman_pool.protocol.server import JobServer, Peer
@@ -59,7 +59,7 @@ class World:
         return peer
 
     def leave(self, peer: Peer) -> None:
-        self.server.disconnect(peer, self.now)
+        self.server.disconnect(peer)
 
 
 @pytest.fixture(params=[1_000_000, 1, 7], ids=["whole", "byte by byte", "by sevens"])
@@ -135,7 +135,7 @@ def test_worker_that_goes_gives_its_jobs_to_the_next_and_status_starts_anew(worl
 
 
 def test_job_retries_are_bounded_if_asked_for():
-    world = World(job_retries=1)
+    world = World(job_retries=2)
     client = world.connect()
     handle = created(world, client)
     for _ in range(2):
@@ -238,6 +238,16 @@ def test_time_limit_gives_the_job_to_another_worker(world):
     assert world.got(client) == [("WORK_COMPLETE", handle, b"in time")]
 
 
+@pytest.mark.parametrize("limit", [b"9" * 18, b"9" * 400, b"1e300", b"-" + b"9" * 400, b"no number"])
+def test_time_limit_of_any_size_is_taken(world, limit):
+    client, worker = world.connect(), world.connect()
+    assert world.send(worker, Command.CAN_DO_TIMEOUT, b"f", limit) == []
+    handle = created(world, client)
+    assert world.send(worker, Command.GRAB_JOB)[0][1] == handle
+    due = world.server.tick(world.now)
+    assert due is None or due > world.now + 1e9
+
+
 def test_time_limit_of_a_job_that_is_done_does_nothing(world):
     client, worker = world.connect(), world.connect()
     world.send(worker, Command.CAN_DO_TIMEOUT, b"f", b"1")
@@ -337,6 +347,16 @@ def test_command_that_is_none_any_more_is_refused_whatever_its_size(world):
     assert world.send(peer, Command.ECHO_REQ, b"x") == [("ECHO_RES", b"x")]
 
 
+@pytest.mark.parametrize("body", [b"", b"abc", b"x" * 300_000])
+def test_packet_with_the_magic_of_an_answer_is_refused_and_the_connection_goes_on(world, body):
+    if world.step == 1:
+        body = body[:1000]
+    peer = world.connect()
+    packet = b"\0RES" + (16).to_bytes(4, "big") + len(body).to_bytes(4, "big") + body
+    answers = world.send_bytes(peer, packet + packet + request(Command.ECHO_REQ, b"x"))
+    assert [answer[:2] for answer in answers] == [("ERROR", b"INVALID_MAGIC")] * 2 + [("ECHO_RES", b"x")]
+
+
 @pytest.mark.parametrize(("unique", "task"), [(b"u" * 64, b"f"), (b"u" * 100, b"f"), (b"u", b"f" * 8001)])
 def test_too_long_names_are_refused(world, unique, task):
     assert world.send(world.connect(), Command.SUBMIT_JOB, task, unique, b"")[0][:2] == ("ERROR", b"ARGUMENT_TOO_LARGE")
@@ -373,6 +393,81 @@ def test_dropped_packets_are_dropped_as_often_as_asked(world):
     assert answers == [[], [], [("ECHO_RES", b"2")]]
 
 
+def test_nothing_gathers_behind_a_job_that_waits():
+    world = World()
+    created(world, world.connect(), unique=b"waits")
+    queue = world.server.table.functions[b"f"].queues[1]
+    for number in range(2000):
+        client = world.connect()
+        created(world, client, unique=b"%d" % number)
+        world.leave(client)
+        assert len(queue) < 100
+    worker = world.worker(b"f")
+    assert world.send(worker, Command.GRAB_JOB_UNIQ)[0][3] == b"waits"
+    assert world.send(worker, Command.GRAB_JOB_UNIQ) == [("NO_JOB",)]
+
+
+def test_nothing_gathers_behind_a_job_that_is_due_some_day():
+    world = World()
+    client = world.connect()
+    created(world, client, Command.SUBMIT_JOB_EPOCH, b"f", b"first", b"", b"5000")
+    for number in range(2000):
+        handle = created(world, client, Command.SUBMIT_JOB_EPOCH, b"f", b"%d" % number, b"", b"%d" % (6000 + number))
+        world.send_bytes(client, b"cancel job " + handle + b"\n")
+        assert len(world.server.table.delayed) < 100
+    assert world.server.tick(world.now) == 5000
+    assert world.server.tick(5000.0) is None
+
+
+def test_nothing_gathers_behind_a_job_whose_time_limit_is_far_away():
+    world = World()
+    client, slow, quick, other = world.connect(), world.connect(), world.connect(), world.worker(b"f")
+    world.send(slow, Command.CAN_DO_TIMEOUT, b"f", b"1000000")
+    world.send(quick, Command.CAN_DO_TIMEOUT, b"f", b"2000000")
+    slow_handle = created(world, client, unique=b"slow")
+    world.send(slow, Command.GRAB_JOB)
+    for number in range(2000):
+        handle = created(world, client, Command.SUBMIT_JOB_BG, unique=b"%d" % number)
+        world.send(quick, Command.GRAB_JOB)
+        world.send(quick, Command.WORK_COMPLETE, handle, b"")
+        assert len(world.server.limits) < 100
+    assert world.server.tick(world.now) == world.now + 1000
+    world.server.tick(world.now + 1001)
+    assert world.send(other, Command.GRAB_JOB)[0][1] == slow_handle
+
+
+def test_nothing_that_a_peer_sends_is_kept_once_its_connection_is_to_be_closed():
+    world = World(max_packet_size=1000)
+    peer = world.connect()
+    world.send_bytes(peer, b"\0REQ" + (16).to_bytes(4, "big") + (1001).to_bytes(4, "big"))
+    assert peer.closing
+    for _ in range(100):
+        world.server.receive(peer, b"x" * 1000, world.now)
+    assert peer.decoder.pending < 100
+
+
+@pytest.mark.parametrize(("size", "kept"), [(0, 50), (1_000_000, 16), (20_000_000, 1)])
+def test_no_more_than_some_of_the_jobs_that_have_ended_are_remembered(size, kept):
+    world = World(history=50)
+    client, worker = world.connect(), world.worker(b"f")
+    handles = [created(world, client, Command.SUBMIT_JOB_BG, unique=b"%d" % n, data=b"") for n in range(60)]
+    for handle in handles:
+        world.send(worker, Command.GRAB_JOB)
+        world.send(worker, Command.WORK_COMPLETE, handle, bytes(size))
+    assert [ended.job.handle for ended in world.server.history] == handles[-kept:]
+    assert world.server.history.find(handles[-1]).result == bytes(size)
+    assert world.server.history.find(handles[0]) is None
+
+
+def test_nothing_is_remembered_unless_asked_for():
+    world = World()
+    client, worker = world.connect(), world.worker(b"f")
+    handle = created(world, client)
+    world.send(worker, Command.GRAB_JOB)
+    world.send(worker, Command.WORK_COMPLETE, handle, b"")
+    assert list(world.server.history) == []
+
+
 def test_nothing_gathers_when_jobs_are_abandoned():
     world = World()
     for number in range(2000):
@@ -382,6 +477,28 @@ def test_nothing_gathers_when_jobs_are_abandoned():
     table = world.server.table
     assert (len(table.jobs), len(table._keys), len(table._uniques)) == (0, 0, 0)
     assert sum(map(len, table.functions[b"f"].queues)) == 0
+
+
+#: What stands where a number, a name or a payload is expected.
+_ARGUMENTS = st.one_of(
+    st.sampled_from([b"f", b"g", b"", b"-", b"H:s:1", b"exceptions"]),
+    st.integers().map(lambda number: b"%d" % number),
+    st.integers(0, 5000).map(lambda digits: b"9" * digits),
+    st.binary(max_size=80),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(COMMANDS)), st.lists(_ARGUMENTS, max_size=5)), max_size=30))
+def test_any_arguments_are_answered_or_end_the_connection(packets):
+    world = World()
+    peer = world.connect()
+    for command, arguments in packets:
+        if peer.closing is None:
+            world.server.receive(peer, request(Command(command), *arguments), world.now)
+            world.server.tick(world.now)
+    world.server.tick(world.now + 1e6)
+    world.leave(peer)
+    assert not world.server.peers
 
 
 @given(
@@ -458,6 +575,10 @@ class Life(RuleBasedStateMachine):
         self.world.leave(peer)
         del self.expected[peer]
 
+    @rule()
+    def clear(self):
+        self.world.server.clear()
+
     @rule(seconds=st.integers(1, 30))
     def wait(self, seconds):
         self.world.now += seconds
@@ -483,6 +604,7 @@ class Life(RuleBasedStateMachine):
         states = [job.state for job in table.jobs.values()]
         held = [job for peer in self.world.server.peers.values() for job in peer.held.values()]
         assert states.count(JobState.RUNNING) == len(held) == sum(f.running for f in table.functions.values())
+        assert states.count(JobState.DELAYED) == len(table.delayed._live)
         assert states.count(JobState.QUEUED) == sum(sum(f.waiting) for f in table.functions.values())
         assert len(states) == sum(f.total for f in table.functions.values())
         for peer in self.world.server.peers.values():

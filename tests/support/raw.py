@@ -11,11 +11,17 @@ from typing_extensions import Self
 __all__ = [
     "CANT_DO",
     "CAN_DO",
+    "CAN_DO_TIMEOUT",
+    "Closed",
     "ECHO_REQ",
     "ECHO_RES",
     "ERROR",
     "GET_STATUS",
+    "GRAB_JOB",
+    "GRAB_JOB_ALL",
     "GRAB_JOB_UNIQ",
+    "JOB_ASSIGN",
+    "JOB_ASSIGN_ALL",
     "JOB_ASSIGN_UNIQ",
     "JOB_CREATED",
     "NOOP",
@@ -23,32 +29,39 @@ __all__ = [
     "OPTION_REQ",
     "OPTION_RES",
     "PRE_SLEEP",
+    "Packet",
+    "RESET_ABILITIES",
+    "RawConnection",
     "SET_CLIENT_ID",
     "STATUS_RES",
     "SUBMIT_JOB",
     "SUBMIT_JOB_BG",
     "SUBMIT_JOB_HIGH",
+    "SUBMIT_JOB_HIGH_BG",
     "SUBMIT_JOB_LOW",
+    "SUBMIT_JOB_LOW_BG",
+    "SUBMIT_REDUCE_JOB",
+    "SUBMIT_REDUCE_JOB_BACKGROUND",
     "WORK_COMPLETE",
     "WORK_DATA",
     "WORK_EXCEPTION",
     "WORK_FAIL",
     "WORK_STATUS",
     "WORK_WARNING",
-    "Closed",
-    "Packet",
-    "RawConnection",
     "pack",
     "pack_response",
 ]
 
 CAN_DO = 1
 CANT_DO = 2
+RESET_ABILITIES = 3
 PRE_SLEEP = 4
 NOOP = 6
 SUBMIT_JOB = 7
 JOB_CREATED = 8
+GRAB_JOB = 9
 NO_JOB = 10
+JOB_ASSIGN = 11
 WORK_STATUS = 12
 WORK_COMPLETE = 13
 WORK_FAIL = 14
@@ -60,6 +73,7 @@ ERROR = 19
 STATUS_RES = 20
 SUBMIT_JOB_HIGH = 21
 SET_CLIENT_ID = 22
+CAN_DO_TIMEOUT = 23
 WORK_EXCEPTION = 25
 OPTION_REQ = 26
 OPTION_RES = 27
@@ -67,7 +81,13 @@ WORK_DATA = 28
 WORK_WARNING = 29
 GRAB_JOB_UNIQ = 30
 JOB_ASSIGN_UNIQ = 31
+SUBMIT_JOB_HIGH_BG = 32
 SUBMIT_JOB_LOW = 33
+SUBMIT_JOB_LOW_BG = 34
+SUBMIT_REDUCE_JOB = 37
+SUBMIT_REDUCE_JOB_BACKGROUND = 38
+GRAB_JOB_ALL = 39
+JOB_ASSIGN_ALL = 40
 
 
 class Closed(Exception):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import os
+import sys
+import threading
+import time
 
 import pytest
 
 from gearman_pool import GearmanClient, GearmanWorker, JobUpdate, JSONEncoder
-from gearman_pool.errors import ClientClosed, EncodeError, JobException, JobFailed, JobTimeout
+from gearman_pool.errors import ClientClosed, EncodeError, InvalidWorkerState, JobException, JobFailed, JobTimeout
 from gearman_pool.testing import EagerClient, EmbeddedServer
 from tests.support.running import running
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -234,6 +239,197 @@ def test_system_exit_in_a_task_reaches_the_caller(client):
         client.submit("leave")
 
 
+def test_threads_share_a_client_and_each_gets_its_own_results(client):
+    client.register_task("inner", reverse)
+
+    @client.task("outer")
+    def outer(job):
+        job.send_data(job.data)
+        return client.submit("inner", job.data).result() + b"!"
+
+    wrong = []
+
+    def work(thread):
+        for number in range(100):
+            payload = b"%d-%d" % (thread, number)
+            try:
+                future = client.submit("outer", payload)
+                if future.result() != payload[::-1] + b"!" or [u.data for u in future.updates()] != [payload]:
+                    wrong.append(payload)
+            except Exception as error:
+                wrong.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(50)
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+    assert client.worker.stats().jobs_done == len(client.submitted) == 1600
+    assert client.worker._engine is None
+
+
+def test_threads_may_use_one_worker_through_a_client_each():
+    worker = GearmanWorker()
+    worker.register_task("reverse", reverse)
+    inside, go_on = threading.Event(), threading.Event()
+
+    @worker.task("wait")
+    def wait(job):
+        inside.set()
+        assert go_on.wait(10)
+        return b"waited"
+
+    with EagerClient(worker=worker) as one, EagerClient(worker=worker) as other:
+        results = []
+        thread = threading.Thread(target=lambda: results.append(one.submit("wait").result()))
+        thread.start()
+        assert inside.wait(10)
+        assert other.submit("reverse", b"ab").result() == b"ba"
+        # Who closes the worker from outside waits for the job.
+        closer = threading.Thread(target=worker.close)
+        closer.start()
+        wait_until(lambda: worker.stopping, message="it is told")
+        assert closer.is_alive()
+        go_on.set()
+        for waiting in (thread, closer):
+            waiting.join(10)
+            assert not waiting.is_alive()
+        assert results == [b"waited"]
+
+
+def stop_twice(worker, job):
+    worker.stop()
+    worker.stop(timeout=1)
+
+
+def stop_and_look(worker, job):
+    return worker.stopping, job.stopping, worker.stop(), worker.stopping, job.stopping
+
+
+def stats(worker, job):
+    now = worker.stats()
+    return now.held, now.waiting, now.ready, now.jobs_failed, now.results_lost, [server.state for server in now.servers]
+
+
+def connections(worker, job):
+    return worker.establish_worker_connections() == [job.connection], worker.connection_list == [job.connection]
+
+
+def change_tasks(worker, job):
+    worker.register_task("new", reverse)
+    known = "new" in worker.worker_abilities
+    return known, worker.unregister_task("new"), "new" in worker.worker_abilities
+
+
+def end_first(worker, job):
+    worker.send_job_complete(job, b"done")
+    worker.send_job_data(job, b"late")
+    worker.send_job_failure(job)
+
+
+def work_again(worker, job):
+    with pytest.raises(InvalidWorkerState):
+        worker.work()
+
+
+CALLS = {
+    "stop": lambda worker, job: worker.stop(),
+    "stop in time": lambda worker, job: worker.stop(timeout=1),
+    "stop twice": stop_twice,
+    "stop and look": stop_and_look,
+    "close": lambda worker, job: worker.close(),
+    "shutdown": lambda worker, job: worker.shutdown(),
+    "stats": stats,
+    "connections": connections,
+    "job lock": lambda worker, job: worker.has_job_lock(),
+    "repr": lambda worker, job: repr(worker).split()[-3],
+    "change tasks": change_tasks,
+    "client id": lambda worker, job: (worker.set_client_id("me"), worker.worker_client_id),
+    "fence": lambda worker, job: worker.wait_until_updates_sent([job], 5),
+    "status in time": lambda worker, job: worker.send_job_status(job, 1, 2, poll_timeout=5),
+    "complete in time": lambda worker, job: worker.send_job_complete(job, b"done", poll_timeout=5),
+    "end first": end_first,
+    "work again": work_again,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_task_may_call_its_worker_as_it_may_where_that_works_for_servers(name):
+    call = CALLS[name]
+
+    def task(worker, job):
+        return repr(call(worker, job))
+
+    with EmbeddedServer() as server, GearmanClient([server.address]) as client:
+        worker = GearmanWorker([server.address])
+        worker.register_task("call", task)
+        with running(worker):
+            expected = client.submit("call").result(10)
+    worker = GearmanWorker([server.address])
+    worker.register_task("call", task)
+    with EagerClient([server.address], worker=worker) as eager:
+        assert eager.submit("call").result() == expected
+        # The next job finds a worker that has not been stopped.
+        assert not worker.stopping
+        assert eager.submit("call").result() == expected
+
+
+def test_worker_is_as_it_was_when_its_job_is_done(client):
+    client.register_task("reverse", reverse)
+    client.register_task("fail", fail)
+    client.submit("reverse")
+    client.submit("fail")
+    worker = client.worker
+    assert "stopped" in repr(worker)
+    stats = worker.stats()
+    assert (stats.jobs_done, stats.jobs_failed, stats.held, stats.ready) == (1, 1, 0, False)
+    # It could go and work for servers now.
+    with EmbeddedServer() as server, GearmanClient([server.address]) as real:
+        other = GearmanWorker([server.address])
+        other.register_task("reverse", reverse)
+        with EagerClient(worker=other) as eager:
+            assert eager.submit("reverse", b"ab").result() == b"ba"
+        with running(other):
+            assert real.submit("reverse", b"ab").result(10) == b"ba"
+
+
+def test_task_may_fork(client):
+    @client.task("fork")
+    def fork(worker, job):
+        pid = os.fork()
+        if pid == 0:
+            # The job is the parent's.
+            os._exit(8 if worker.has_job_lock() else 7)
+        return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    assert client.submit("fork").result() == b"7"
+
+
+def test_time_limit_of_a_task_is_taken_and_checked_when_it_returns(client):
+    def slow(job):
+        stop = time.monotonic() + 1.05
+        while time.monotonic() < stop:
+            assert not job.stopping
+        return b"slow"
+
+    client.register_task("slow", slow, timeout=1)
+    client.register_task("quick", reverse, 30)
+    assert client.submit("quick", b"ab").result() == b"ba"
+    with pytest.raises(JobException) as caught:
+        client.submit("slow").result()
+    assert caught.value.data == b"task 'slow' took longer than its timeout of 1 s"
+    assert client.worker.stats().jobs_timed_out == 1
+    for wrong in (0.5, -1, "1"):
+        with pytest.raises((ValueError, TypeError), match="timeout"):
+            client.register_task("wrong", reverse, timeout=wrong)
+
+
 # ---- futures -------------------------------------------------------------------------------------------------------
 
 
@@ -278,8 +474,6 @@ def test_updates_of_a_failed_job_come_before_its_error(client):
 
 
 def test_job_that_took_longer_than_its_timeout_is_a_job_timeout(client):
-    import time
-
     def slow(job):
         end = time.monotonic() + 0.05
         while time.monotonic() < end:
@@ -328,8 +522,6 @@ def test_servers_seem_to_be_up_and_can_change(client):
 
 
 def test_closed_client_refuses_and_no_thread_was_ever_started():
-    import threading
-
     before = threading.active_count()
     client = EagerClient()
     client.register_task("reverse", reverse)

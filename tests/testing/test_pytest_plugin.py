@@ -135,6 +135,73 @@ def test_what_a_workers_loop_raised_is_raised_at_the_end(project):
     assert "left" in done.stdout + done.stderr
 
 
+FAILING_TASKS = """
+from gearman_pool import GearmanClient, GearmanWorker
+from gearman_pool.errors import JobException
+import pytest
+
+def divide(job):
+    return str(1 // int(job.data))
+
+def test_background(gearman_client, gearman_worker, gearman_server):
+    gearman_worker({"divide": divide})
+    gearman_client.submit_background("divide", b"0").result(10)
+    assert gearman_server.wait_idle(10)
+
+def test_background_of_own_worker(gearman_client, gearman_worker, gearman_server, gearman_url):
+    worker = GearmanWorker(gearman_url)
+    worker.register_task("divide", divide)
+    gearman_worker(worker)
+    gearman_client.submit_background("divide", b"none").result(10)
+    assert gearman_server.wait_idle(10)
+
+def test_background_through_a_proxy(gearman_client, gearman_worker, gearman_server, gearman_faults):
+    gearman_worker({"divide": divide}, host_list=gearman_faults.address)
+    gearman_client.submit_background("divide", b"0").result(10)
+    assert gearman_server.wait_idle(10)
+
+def test_client_was_told(gearman_client, gearman_worker, gearman_session_server, gearman_faults):
+    gearman_worker({"divide": divide})
+    gearman_worker({"divide": divide}, host_list=gearman_session_server.url)
+    with GearmanClient([gearman_session_server.address]) as session, GearmanClient([gearman_faults.address]) as faults:
+        for client in (gearman_client, session, faults):
+            with pytest.raises(JobException):
+                client.submit("divide", b"0").result(10)
+
+def test_failures_are_expected(gearman_client, gearman_worker, gearman_server):
+    gearman_worker({"divide": divide}, raise_exceptions=False)
+    gearman_client.submit_background("divide", b"0").result(10)
+    assert gearman_server.wait_idle(10)
+    assert b"ZeroDivisionError" in gearman_server.finished[0].exception
+
+def test_own_worker_is_left_as_it_was(gearman_worker, gearman_url):
+    global own, hooked, hook
+    own, hooked = GearmanWorker(gearman_url), GearmanWorker(gearman_url)
+    hook = hooked.on_job_exception = lambda job, exc_info: False
+    for worker in (own, hooked):
+        gearman_worker(worker)
+        assert vars(worker)["on_job_exception"] is not hook
+
+def test_own_worker_was_left_as_it_was():
+    assert "on_job_exception" not in vars(own)
+    assert hooked.on_job_exception is hook
+"""
+
+
+def test_what_a_task_raised_and_no_client_was_told_is_raised_at_the_end(project):
+    done = project(FAILING_TASKS, "-v", "-rE")
+    assert done.returncode == 1
+    assert "7 passed, 3 errors" in done.stdout, done.stdout
+    for error in (
+        "test_background - ZeroDivisionError",
+        "test_background_of_own_worker - ValueError",
+        "test_background_through_a_proxy - ZeroDivisionError",
+    ):
+        assert f"ERROR test_project.py::{error}" in done.stdout
+    # The traceback leads to the task.
+    assert "return str(1 // int(job.data))" in done.stdout
+
+
 def test_plugin_is_found_by_its_entry_point():
     from importlib.metadata import entry_points
 

@@ -279,8 +279,8 @@ def _run_server(owed: bytes, pieces: Iterable[bytes]) -> Outcome:
     jobs.tick(1e9)
     said = b"".join(map(bytes, peer.out)), b"".join(map(bytes, other.out))
     ended = peer.closing is not None
-    jobs.disconnect(peer, 2e9)
-    jobs.disconnect(other, 2e9)
+    jobs.disconnect(peer)
+    jobs.disconnect(other)
     _check_table(jobs.table)
     return said, ended
 
