@@ -174,7 +174,8 @@ class Decoder:
     body, or of 0 (``Command.TEXT``) and a line without its line end. Both raise nothing but `ProtocolError`; after
     that the stream is lost and the decoder must not be used again. A body is never longer than ``max_packet_size``
     and a line never longer than ``max_line_length`` without its newline; no memory is set aside for bytes that have not
-    arrived. Packets that start with ``other_magic`` are taken as well, and come with `WRONG_MAGIC` added to their command.
+    arrived. Packets that start with ``other_magic`` are taken as well, and come with `WRONG_MAGIC` added to their
+    command.
 
     While a large payload arrives, `room` is where the next bytes can be received without a copy, and `filled` takes
     them in place of ``feed()``. Measured on results of 64 MiB: twice the rate of pieces that are received and appended.
