@@ -102,9 +102,23 @@ class _Pool:
     """What there is of a worker's pool: servers that seem to be up."""
 
     def __init__(self, addresses: Iterable[ServerAddress]) -> None:
-        self.available = tuple(map(Server, addresses))
-        for server in self.available:
+        self.wanted: dict[str, Server] = {}
+        for address in addresses:
+            self.add(address)
+
+    @property
+    def available(self) -> list[Server]:
+        return list(self.wanted.values())
+
+    def add(self, address: ServerAddress) -> None:
+        server = Server(address)
+        if self.wanted.setdefault(str(address), server) is server:
             _bring_up(server)
+
+    def submit(self, entry: Entry, server: Server, timeout: float) -> None:
+        """Answer a question at once."""
+        query: Any = entry[2]
+        query.answered(_Connection(server), None)
 
     def infos(self) -> tuple[ServerInfo, ...]:
         return tuple(
@@ -316,6 +330,7 @@ def _working(worker: GearmanWorker, engine: _WorkerEngine) -> Iterator[_WorkerEn
             if not engine.users:
                 worker._engine = None
                 worker._stop_asked = worker._running = False
+                worker._stop_timeout = None
                 worker.ready.clear()
                 worker._last_stats = worker._stats(engine)  # type: ignore[arg-type]
                 worker._idle.set()

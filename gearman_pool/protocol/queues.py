@@ -213,7 +213,7 @@ class JobTable(Generic[P]):
         self._uniques: dict[bytes, dict[Job[P], None]] = {}
         self.delayed: Agenda[Job[P]] = Agenda()
         #: How many jobs were taken in; those that joined one do not count.
-        self.accepted = 0
+        self.accepted: int = 0
         self._numbers = itertools.count(1)
         self._name = name
         self._max_jobs = max_jobs

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerLoop", "Waiter", "listen"]
 
-log = logging.getLogger("gearman_pool.testing.server")
+log: logging.Logger = logging.getLogger("gearman_pool.testing.server")
 
 T = TypeVar("T")
 
@@ -102,9 +102,9 @@ class ServerLoop:
         clock: Callable[[], float],
     ) -> None:
         self.jobs = jobs
-        self.thread = threading.Thread(target=self._run, name="gearman_pool-server", daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._run, name="gearman_pool-server", daemon=True)
         self.waiters: list[Waiter[Any]] = []
-        self.accepted = 0
+        self.accepted: int = 0
         self._listener = listener
         self._ssl_context = ssl_context
         self._max_connections = max_connections

@@ -321,6 +321,20 @@ def connections(worker, job):
     return worker.establish_worker_connections() == [job.connection], worker.connection_list == [job.connection]
 
 
+def job_locks(worker, job):
+    holder = worker.command_handler_holding_job_lock
+    return worker.has_job_lock(), worker.check_job_lock(job.connection), holder == job.connection
+
+
+def connect(worker, job):
+    (connection,) = worker.connection_list
+    return connection.connected, worker.establish_connection(connection) == job.connection
+
+
+def add_server(worker, job):
+    return str(worker.add_connection(("127.0.0.1", 1))), len(worker.connection_list), len(worker.stats().servers) <= 2
+
+
 def change_tasks(worker, job):
     worker.register_task("new", reverse)
     known = "new" in worker.worker_abilities
@@ -347,7 +361,9 @@ CALLS = {
     "shutdown": lambda worker, job: worker.shutdown(),
     "stats": stats,
     "connections": connections,
-    "job lock": lambda worker, job: worker.has_job_lock(),
+    "job locks": job_locks,
+    "connect": connect,
+    "add server": add_server,
     "repr": lambda worker, job: repr(worker).split()[-3],
     "change tasks": change_tasks,
     "client id": lambda worker, job: (worker.set_client_id("me"), worker.worker_client_id),
@@ -377,6 +393,7 @@ def test_task_may_call_its_worker_as_it_may_where_that_works_for_servers(name):
         assert eager.submit("call").result() == expected
         # The next job finds a worker that has not been stopped.
         assert not worker.stopping
+        assert worker._stop_timeout is None
         assert eager.submit("call").result() == expected
 
 
