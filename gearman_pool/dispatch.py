@@ -117,10 +117,9 @@ class Dispatcher:
         self.refusing: str | None = None
         self.new_session: partial[ClientSession] = partial(ClientSession, options.max_packet_size)
         self.pool: Pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
-        #: The first half of the uniques made here; the second half counts. Random, and another one after a fork.
-        self.unique_prefix: str = os.urandom(unique_bytes).hex()[:-12]
-        # It does not begin at 0: a short prefix may be another process's too.
-        self._unique_numbers = itertools.count(int.from_bytes(os.urandom(5), "big"))
+        # The first half of the uniques made here is random, the second half counts.
+        self._unique_bytes = unique_bytes
+        self._renew_uniques()
         self._connection_for = connection_for
         self._decode = decode
         self._listeners = options.listeners
@@ -141,6 +140,9 @@ class Dispatcher:
         """
         if self.refusing is not None:
             raise ClientClosed(self.refusing)
+        if self.io.running:
+            return
+        self._renew_uniques()
         try:
             self.io.ensure_running()
         except RuntimeError as error:
@@ -624,7 +626,19 @@ class Dispatcher:
 
     def new_unique(self) -> str:
         """Return a unique that nobody else has."""
-        return f"{self.unique_prefix}{next(self._unique_numbers):012x}"
+        if not self.io.running:
+            self._renew_uniques()
+        return f"{self._unique_prefix}{next(self._unique_numbers):012x}"
+
+    def _renew_uniques(self) -> None:
+        """Choose another first half, and another number to count from, for the uniques made from now on.
+
+        Until the I/O thread runs, a fork that Python is not told of (uWSGI's) can have copied the former ones. If two
+        processes made the same uniques, the server would take their jobs for one, and give both the same result.
+        """
+        self._unique_prefix = os.urandom(self._unique_bytes).hex()[:-12]
+        # It does not begin at 0: a short prefix may be another process's too.
+        self._unique_numbers = itertools.count(int.from_bytes(os.urandom(5), "big"))
 
     def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
         """See `Handler.on_unroutable`."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import threading
 
 import pytest
 
-from .support import figure, run_program
+from ..support.waiting import wait_until
+from .support import Ended, figure, run_program
 
 #: As many as run in each test run; `FORKS=1000` in the environment shows the figure of the promise.
 FORKS = int(os.environ.get("FORKS", "80"))
@@ -233,3 +235,40 @@ client.close()
 def test_fork_inside_a_callback(gearmand, c_worker):
     ended = run_program(["-W", "ignore", "-c", _CALLBACK, gearmand.address], 30)
     assert (ended.code, ended.output) == (0, "[0] b'p'\n"), ended.errors
+
+
+_UNTOLD = r"""
+import ctypes, os, sys
+from gearman_pool import GearmanClient
+client = GearmanClient([sys.argv[1]])
+if sys.argv[2] == "prepared":
+    # A unique made here; those that come after must not go on from it in both processes.
+    client._dispatcher.new_unique()
+# Python's hooks are not called: so forks uWSGI.
+pid = ctypes.PyDLL(None).fork()
+name = b"child" if pid == 0 else b"parent"
+if sys.argv[2] == "pinged":
+    client.ping(10)
+futures = [client.submit("late", name) for _ in range(20)]
+os.write(1, name + b" %a\n" % sorted({future.result(20) for future in futures}))
+client.close(1)
+if pid == 0:
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("first", ["submitted", "prepared", "pinged"])
+def test_a_fork_that_python_is_not_told_of_does_not_mix_the_jobs_of_both_processes(gearmand, raw_workers, first):
+    """Equal uniques would make one job of two at the server."""
+    ended: list[Ended] = []
+    arguments = ["-W", "ignore", "-c", _UNTOLD, gearmand.address, first]
+    program = threading.Thread(target=lambda: ended.append(run_program(arguments, 30)))
+    program.start()
+    try:
+        # All of both are queued before the first one runs: equal ones would have met.
+        wait_until(lambda: gearmand.jobs("late") >= 40 or ended, 25, message=lambda: gearmand.text("status"))
+        raw_workers(gearmand, "late", lambda job: job.complete(job.data))
+    finally:
+        program.join()
+    assert (ended[0].code, sorted(ended[0].output.splitlines())) == (0, ["child [b'child']", "parent [b'parent']"])
