@@ -638,10 +638,7 @@ class _Engine:
 
     def send(self, answer: _Answer) -> None:
         """Send a command as soon as there is a connection."""
-        try:
-            self.io.ensure_running()
-        except RuntimeError as error:
-            raise ClientClosed("the interpreter is shutting down; no thread can be started") from error
+        self.io.ensure_running()
         self.io.post(partial(self._send, answer))
         if self.pool.closing:
             # It ended between the look above and now, and perhaps nobody will see this one.

@@ -218,6 +218,7 @@ class GearmanClient(PythonGearmanClient):
             EncodeError: the encoder does not take ``data``.
             ClientSaturated: the budget was used up for ``submit_timeout``.
             ClientClosed: the client is closed.
+            ThreadUnavailable: the client's background thread cannot be started.
 
         Example::
 

@@ -137,16 +137,13 @@ class Dispatcher:
 
         Raises:
             ClientClosed: the client is closed, or the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started; the text says why.
         """
         if self.refusing is not None:
             raise ClientClosed(self.refusing)
-        if self.io.running:
-            return
-        self._renew_uniques()
-        try:
+        if not self.io.running:
+            self._renew_uniques()
             self.io.ensure_running()
-        except RuntimeError as error:
-            raise ClientClosed("the interpreter is shutting down; no thread can be started") from error
 
     def submit(self, future: JobFuture, command: Command, *arguments: bytes, timeout: float | None) -> None:
         """Put a job in line. Blocks only while the budget is used up, for ``submit_timeout`` at the most.
@@ -154,6 +151,7 @@ class Dispatcher:
         Raises:
             ClientSaturated: the budget was used up all that time.
             ClientClosed: the client is closed.
+            ThreadUnavailable: the I/O thread cannot be started.
         """
         if self.refusing is not None or not self.io.running:
             self.start()

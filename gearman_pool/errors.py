@@ -15,6 +15,7 @@ right raise a bare ``ValueError`` or ``TypeError``.
         ServerUnavailable           .servers
         ClientSaturated
         ClientClosed
+        ThreadUnavailable           also RuntimeError
         JobTimeout                  also TimeoutError
         JobFailed
             JobException            .data
@@ -50,6 +51,7 @@ __all__ = [
     "ServerUnavailable",
     "ClientSaturated",
     "ClientClosed",
+    "ThreadUnavailable",
     "AnyTimeout",
     "JobTimeout",
     "JobFailed",
@@ -170,6 +172,16 @@ class ClientSaturated(GearmanError):
 
 class ClientClosed(GearmanError):
     """The client is closed, or was closed before the job was done."""
+
+
+class ThreadUnavailable(GearmanError, RuntimeError):
+    """The background thread cannot be started, or would not run. Nothing was sent.
+
+    Either the system has no room for another thread, which can pass, or uWSGI was started in a way in which threads do
+    no good, which cannot: the text says which and what to do about it, and ``retryable`` tells the two apart.
+    """
+
+    retryable = True
 
 
 # Code written for Python 3.10 catches concurrent.futures.TimeoutError, which is the built-in one only since 3.11.

@@ -218,7 +218,11 @@ class WorkerEngine:
     # ==== ANY THREAD ================================================================================================
 
     def start(self) -> None:
-        """Start the I/O thread."""
+        """Start the I/O thread.
+
+        Raises:
+            ClientClosed, ThreadUnavailable: it cannot be started; the text says why.
+        """
         self.io.ensure_running()
 
     def enter(self) -> None:

@@ -105,6 +105,7 @@ def test_retryable_errors_are_those_that_time_can_heal() -> None:
         "ConnectionLost",
         "ServerUnavailable",
         "ClientSaturated",
+        "ThreadUnavailable",
         "JobLost",
         "QueueFull",
     }

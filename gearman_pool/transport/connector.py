@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import ConnectionError, ConnectTimeout, GearmanError  # noqa: A004
+from ..errors import ClientClosed, ConnectionError, ConnectTimeout, GearmanError, ThreadUnavailable  # noqa: A004
 from ..options import ServerAddress
 from .io_thread import Timer
+from .threads import launch
 from .tls import tls_error
 
 __all__ = ["Attempt", "connect"]
@@ -55,13 +56,16 @@ class Attempt:
         """Start the attempt's thread.
 
         At the interpreter's end no threads can be started any more. Then the attempt is made here and now, for a short
-        while: nobody else is kept waiting, and what was submitted a moment ago still wants to be sent.
+        while: nobody else is kept waiting, and what was submitted a moment ago still wants to be sent. If only the
+        system has no room for a thread the attempt has failed, and the next one comes as after any other failure.
         """
         try:
-            threading.Thread(target=self._run, name=name, daemon=True).start()
-        except RuntimeError:
+            launch(threading.Thread(target=self._run, name=name, daemon=True))
+        except ClientClosed:
             self.timeout = min(self.timeout, _LAST_TIMEOUT)
             self._run()
+        except ThreadUnavailable as error:
+            self._end(_error(ConnectionError, self.address, f"cannot connect: {error}", error))
 
     def _run(self) -> None:
         outcome: Outcome
@@ -71,6 +75,9 @@ class Attempt:
             outcome = error
         except Exception as error:  # whatever it is, the I/O thread waits for an outcome
             outcome = _error(ConnectionError, self.address, f"cannot connect: {error!r}", error)
+        self._end(outcome)
+
+    def _end(self, outcome: Outcome) -> None:
         self.finished = True
         self._done(self, outcome)
 

@@ -17,8 +17,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from ..errors import GearmanError
 from . import syscalls
 from .leadership import Leadership
+from .threads import launch
 
 __all__ = ["IOThread", "Pollable", "Timer", "release_all", "wait_for"]
 
@@ -128,13 +130,13 @@ class IOThread:
         """Start the thread unless it runs. Several callers may start one each; all but one of those end at once.
 
         Raises:
-            RuntimeError: the interpreter is shutting down and starts no threads any more.
+            ClientClosed, ThreadUnavailable: see `launch`.
         """
         if not self.running and not self.stopped:
             self.started = True
             try:
-                threading.Thread(target=self._run, name=self.name, daemon=True).start()
-            except RuntimeError:
+                launch(threading.Thread(target=self._run, name=self.name, daemon=True))
+            except GearmanError:
                 self.started = bool(self._role)
                 raise
 

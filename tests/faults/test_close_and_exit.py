@@ -237,6 +237,30 @@ def test_exit_of_an_idle_client_takes_no_time(gearmand):
     assert min(used) - min(unused) <= 0.2
 
 
+_FIRST_USE_AT_EXIT = """
+import atexit
+from gearman_pool.errors import ClientClosed
+def last():
+    try:
+        client.submit_background("left").result(5)
+    except ClientClosed as error:
+        print(error)
+    else:
+        print("sent")
+atexit.register(last)
+"""
+
+
+def test_first_use_in_an_exit_hook_works_or_says_that_the_interpreter_is_shutting_down(gearmand):
+    """CPython 3.12 starts no threads any more when exit hooks run; the others do."""
+    ended = run_program(["-c", f"{_HEAD}\n{_FIRST_USE_AT_EXIT}", gearmand.address], 25)
+    assert (ended.code, ended.errors) == (0, "")
+    if ended.output == "sent\n":
+        assert gearmand.jobs("left") == 1
+    else:
+        assert ended.output == "the interpreter is shutting down; no thread can be started\n"
+
+
 def test_exit_with_a_frozen_server_is_bounded(gearmand):
     # What is queued is sent first, with the server frozen afterwards, so that the greeting is not what it waits for.
     code = f"client.ping(); os.kill({gearmand.pid}, 19); [client.submit('x', bytes(100_000)) for _ in range(500)]"
