@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,9 @@ class ChildProcess:
     thread that started it dies by whatever cause; only the main thread asks for that, because others end earlier.
     """
 
-    def __init__(self, command: Sequence[str], log: Path | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         setpriv = find_program("setpriv")
         if setpriv and threading.current_thread() is threading.main_thread():
             command = [setpriv, "--pdeathsig", "KILL", *command]
@@ -67,7 +69,12 @@ class ChildProcess:
         self.log_path = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, close_fds=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                close_fds=True,
+                env=environment,
             )
         _running.add(self)
 
