@@ -92,16 +92,9 @@ def gunicorn(
 def uwsgi(folder: Path, module: str, servers: Sequence[str], log: Path, *options: str, **variables: str) -> Application:
     """An application under uWSGI, in two processes."""
     port = free_port()
-    command = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()", "--master", "--processes", "2", "--need-app"]
-    command += [
-        "--die-on-term",
-        "--no-orphans",
-        "--worker-reload-mercy",
-        "10",
-        "--disable-logging",
-        "--http-socket",
-        f"127.0.0.1:{port}",
-    ]
+    command = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()", "--http-socket", f"127.0.0.1:{port}"]
+    command += "--master --processes 2 --need-app --no-orphans --disable-logging".split()
+    command += "--die-on-term --worker-reload-mercy 10".split()
     command += ["--chdir", str(folder), "--module", f"{module}:app", *options]
     return Application(port, command, servers, log, **variables)
 
