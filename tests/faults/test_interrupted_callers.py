@@ -15,10 +15,10 @@ from gearman_pool.errors import ConnectionLost
 from .interrupt import WITNESSES
 from .support import figure, run_program, wait_accepted, wait_up
 
-#: At least so long, and until so many exceptions have come, but not longer than five times as long;
-#: `INTERRUPT_SECONDS=60` in the environment shows the figure of the promise.
-SECONDS = int(os.environ.get("INTERRUPT_SECONDS", "4"))
-LEAST = 4000
+#: Until so many exceptions have come, at least so many seconds long, but not longer than five times as long;
+#: `EXCEPTIONS=60000` in the environment shows the figure of the promise.
+LEAST = int(os.environ.get("EXCEPTIONS", "4000"))
+SECONDS = LEAST / 1000
 
 
 @pytest.mark.timeout(5 * SECONDS + 100)

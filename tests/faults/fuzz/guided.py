@@ -19,7 +19,7 @@ __all__ = ["CORPUS", "MAX_MEMORY", "fuzz"]
 
 CORPUS = Path(__file__).with_name("corpus")
 
-#: MiB for the interpreter, atheris, its tables and the inputs that it has found, which take 60 to 90 together.
+#: MiB for the interpreter, atheris, its tables and the inputs that it has found, which take 48 together.
 MAX_MEMORY = 160
 
 #: Bytes; enough for each limit of the machines.
