@@ -154,20 +154,6 @@ def test_job_that_outlives_its_time_limit_goes_to_another_worker(server, raw, ot
         assert raw.expect(WORK_COMPLETE).body == handle + b"\0right"
 
 
-@pytest.mark.parametrize("attempts", [1, 3])
-def test_job_fails_after_as_many_attempts_as_the_server_allows(servers, attempts):
-    server = servers(attempts=attempts)
-    with server.connect() as client:
-        handle = client.submit("f", b"data", b"u")
-        for attempt in range(attempts):
-            with server.connect() as worker:
-                worker.send(CAN_DO, b"f")
-                assert worker.request(GRAB_JOB).arguments(3)[0] == handle, f"attempt {attempt + 1}"
-            wait_until(lambda: server.running_jobs("f") == 0, message="the server has noticed")
-        assert client.expect(WORK_FAIL).body.rstrip(b"\0") == handle
-        assert server.jobs("f") == 0
-
-
 def test_job_is_tried_without_end_where_the_server_has_no_limit(server, raw):
     handle = raw.submit("f", b"data", b"u")
     for attempt in range(6):
