@@ -39,7 +39,8 @@ class StopSignals:
         self._read = False
 
     def __enter__(self) -> Self:
-        self.descriptor = self._writer = self._previous_wakeup = -1
+        self.descriptor: int = -1
+        self._writer = self._previous_wakeup = -1
         with contextlib.suppress(OSError):  # a process that has no descriptors left makes do with Python's handlers
             self.descriptor, self._writer = os.pipe()
         _entered.append(self)
