@@ -124,12 +124,15 @@ def test_missing_gearmand_skips_with_the_reason_or_fails_if_told_to(project):
 
 def test_what_a_workers_loop_raised_is_raised_at_the_end(project):
     done = project(
+        "import threading\n"
         "def test_it(gearman_client, gearman_worker):\n"
+        "    begun = threading.Event()\n"
         "    def leave(job):\n"
+        "        begun.set()\n"
         "        raise SystemExit('left')\n"
         "    gearman_worker({'leave': leave})\n"
         "    gearman_client.submit_background('leave').result(10)\n"
-        "    while gearman_worker.__closure__ is None: pass\n"
+        "    assert begun.wait(10)\n"
     )
     assert done.returncode != 0
     assert "left" in done.stdout + done.stderr
