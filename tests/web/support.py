@@ -51,7 +51,8 @@ class Application:
 
     def __init__(self, port: int, command: Sequence[str], servers: Sequence[str], log: Path, **variables: str) -> None:
         self.port = port
-        environment = {**os.environ, "GEARMAN_SERVERS": ",".join(servers), **variables}
+        # gunicorn keeps a socket below the home directory.
+        environment = {**os.environ, "HOME": str(log.parent), "GEARMAN_SERVERS": ",".join(servers), **variables}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         self._child = ChildProcess(command, log, environment)
         try:
@@ -73,8 +74,8 @@ class Application:
         return self._child.log()
 
     def close(self) -> str:
-        """Have it end as an operator would; return what it wrote. It must end with status 0 in time."""
-        self._child.end(signal.SIGTERM, 40)
+        """Have it end as an operator would; return what it wrote. It must end with status 0, before its own limit."""
+        self._child.end(signal.SIGTERM, 20)
         log = self.log()
         assert self._child.process.returncode == 0, log
         return log

@@ -10,6 +10,9 @@ from .support import EXAMPLES, PROGRAMS, Load, ask, gunicorn, need
 
 KINDS = {"sync": (), "gthread": ("--threads", "8"), "gevent": ()}
 
+#: A worker that has just been forked can miss the signal to end; the master then waits until this time is over.
+PATIENCE = ["--graceful-timeout", "2"]
+
 
 @pytest.fixture(autouse=True)
 def _packages(request):
@@ -64,7 +67,7 @@ def test_no_request_hangs_and_every_answer_is_right_while_a_server_is_killed_and
 
 @pytest.mark.parametrize("module", ["flask_app", "django_app"])
 def test_application_uses_jobs_of_all_kinds(gearmand, php_worker, tmp_path, module):
-    application = gunicorn(EXAMPLES, module, [gearmand.address], tmp_path / "log", "--threads", "8")
+    application = gunicorn(EXAMPLES, module, [gearmand.address], tmp_path / "log", "--threads", "8", *PATIENCE)
     try:
         status, reference, _ = ask(application.port, "POST", "/later/nobody", b"x")
         assert status == 200
@@ -81,6 +84,7 @@ def test_client_that_the_master_used_works_in_its_workers_and_in_those_that_repl
     gearmand, c_worker, tmp_path, kind
 ):
     options = ["--preload", "--worker-class", kind, *KINDS[kind], "--max-requests", "40", "--max-requests-jitter", "10"]
+    options += PATIENCE
     servers = [gearmand.address]
     application = gunicorn(PROGRAMS, "shared_client", servers, tmp_path / "log", *options, USED_WHEN_LOADED="1")
     load = Load(application)
