@@ -184,6 +184,7 @@ def test_docs_name_the_danger_of_pickle():
     assert "encoders" in (ROOT / "docs" / "index.rst").read_text().split()
 
 
+@pytest.mark.slow
 def test_testing_page_works_as_it_stands(tmp_path):
     blocks = [block for _, block in python_blocks(ROOT / "docs" / "testing.rst")]
     eager, view, plugin, application_test, embedded = blocks

@@ -918,6 +918,7 @@ def test_server_that_is_down_at_the_start_is_served_when_it_comes(gearmands):
             assert other.submit("who").result(10) == second.address.encode()
 
 
+@pytest.mark.slow
 def test_job_after_a_time_of_idling_starts_at_once(worker, client):
     """Workers of python-gearman take up to a whole poll interval (issue 37 there)."""
     worker.register_task("task", lambda job: b"")

@@ -50,6 +50,7 @@ def test_wrong_usage_is_2_and_says_why(arguments):
     assert done.stderr
 
 
+@pytest.mark.slow
 def test_status_tells_waiting_jobs_from_running_ones(gearmand, raw_worker, background_job):
     with Running("submit", "raw", "x", server=gearmand) as running:
         job = raw_worker.next_job(30)
@@ -133,6 +134,7 @@ def test_names_that_the_terminal_cannot_show_are_no_error(gearmand):
     assert rb"na\xefve \u20ac" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_unique_that_is_no_utf_8_can_be_asked_for(gearmand):
     with gearmand.connect() as connection:
         connection.request(SUBMIT_JOB_BG, b"nobody", b"\xfd", b"")
@@ -149,6 +151,7 @@ def test_status_of_an_unknown_job_is_1(gearmand):
     assert b"no server has this job" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_reference_brings_its_server_along(gearmand, gearmands, background_job):
     other = gearmands()
     assert run("status", background_job, server=other).returncode == 0
@@ -231,6 +234,7 @@ def gearmand_is_asked(pid):
     return False
 
 
+@pytest.mark.slow
 def test_maxqueue_limits_and_a_refused_job_is_1(gearmand, background_job):
     assert run("maxqueue", "nobody", "1", server=gearmand).returncode == 0
     done = run("submit", "nobody", "y", "--background", server=gearmand)

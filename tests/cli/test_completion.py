@@ -79,6 +79,7 @@ def test_zsh_takes_its_script(script):
     assert done.stdout.strip()
 
 
+@pytest.mark.slow
 @need("fish")
 def test_fish_offers_commands_options_and_choices(script):
     def offered(line):

@@ -72,6 +72,7 @@ def test_serve_on_a_port_that_is_taken_is_2(gearmand):
     assert b"--port 0" in done.stderr
 
 
+@pytest.mark.slow
 def test_demo_loses_nothing_while_a_server_goes_down():
     done = run("demo", "--seconds", "2", "--json")
     assert done.returncode == 0, done.stderr
@@ -81,6 +82,7 @@ def test_demo_loses_nothing_while_a_server_goes_down():
     assert told["errors"] == []
 
 
+@pytest.mark.slow
 def test_demo_is_readable_without_a_terminal():
     done = run("demo", "--seconds", "1.5")
     assert done.returncode == 0
@@ -91,6 +93,7 @@ def test_demo_is_readable_without_a_terminal():
         assert words in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rich", [True, False])
 def test_demo_is_drawn_on_a_terminal(rich, tmp_path):
     more = {} if rich else without_rich(tmp_path)

@@ -19,6 +19,7 @@ def test_the_result_is_printed_as_bytes(gearmand, echo_worker):
     assert (done.returncode, done.stdout, done.stderr) == (0, payload, b"")
 
 
+@pytest.mark.slow
 def test_data_from_the_command_line_and_from_a_file(gearmand, echo_worker, tmp_path):
     assert run("submit", "reverse", "héllo", server=gearmand).stdout == "héllo".encode()[::-1]
     path = tmp_path / "payload"

@@ -255,6 +255,7 @@ def test_a_process_that_dies_at_once_is_replaced_more_and_more_slowly(folder, ge
         assert running.end() == 0
 
 
+@pytest.mark.slow
 def test_a_changed_file_replaces_the_processes(folder, gearmand, client):
     with work(folder, gearmand, "jobs_app:upper", "--task", "up", "--reload") as running:
         assert ask(client, "up", b"a") == b"A"

@@ -159,6 +159,7 @@ def test_cancel_that_the_server_confirms_ends_the_job_as_cancelled(told):
     assert future.cancelled()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_abandoned_jobs_leave_nothing_behind(client):
     """100,000 jobs whose futures nobody keeps: some end by their timeout, some are cancelled, some just end."""

@@ -67,6 +67,7 @@ def test_close_is_bounded_when_the_server_is_frozen(gearmand, timeout):
     gearmand.resume()
 
 
+@pytest.mark.slow
 def test_close_in_several_threads_while_others_submit(gearmand, c_worker):
     for _ in range(10):
         client = GearmanClient([gearmand.address])

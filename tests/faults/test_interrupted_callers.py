@@ -21,6 +21,7 @@ LEAST = int(os.environ.get("EXCEPTIONS", "4000"))
 SECONDS = LEAST / 1000
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(5 * SECONDS + 100)
 def test_exceptions_from_outside_harm_nobody_else(gearmand, c_worker):
     arguments = ["-m", "tests.faults.interrupt", gearmand.address, str(SECONDS), str(LEAST)]

@@ -78,6 +78,7 @@ def test_every_job_gives_its_right_result_with_retries(gearmands, c_workers):
         figure(f"{JOBS} of {JOBS} right results, {lost} of them sent again")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("max_retries", [0, 2])
 def test_every_job_is_accounted_for_when_a_server_dies_while_threads_submit(gearmands, c_workers, count, max_retries):

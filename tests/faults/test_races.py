@@ -228,6 +228,7 @@ def _run_race(name: str, program: list[str]) -> None:
     assert "Traceback" not in ended.errors, ended.errors[-6000:]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.parametrize("scenario", ["submit", "cancel", "close", "servers", "fork", "all"])
 def test_every_future_ends_and_none_with_anothers_answer(gearmands, c_workers, scenario):

@@ -10,6 +10,7 @@ from .soak.processes import flat
 from .support import figure
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_every_job_is_accounted_for_while_servers_are_killed_stopped_and_restarted():
     report = soak(10.0, seed=14, progress=False)

@@ -40,6 +40,7 @@ def begin(client, tmp_path, task="slow"):
     return future, file
 
 
+@pytest.mark.slow
 def test_warm_restarts_under_load_lose_and_repeat_nothing(gearmand, tmp_path):
     outcome = restart_under_load(9, gearmand, tmp_path, [{}, {"concurrency": 4}, {"concurrency": 2, "prefetch": 4}])
     assert outcome.submitted > 0

@@ -240,6 +240,7 @@ def test_fork_leaves_the_parents_tls_connection_alone(tls, stunnel, c_worker):
         assert wire.accepted == 4
 
 
+@pytest.mark.slow
 def test_job_that_may_have_reached_the_server_within_a_longer_send_is_not_sent_elsewhere(tls):
     """A send that blocks half-way leaves whole packets with the server: those are no unsent jobs."""
     at_first, at_second = [], []

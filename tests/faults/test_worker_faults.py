@@ -170,6 +170,7 @@ def test_interrupted_work_leaves_the_job_to_another_worker(gearmand, concurrency
         assert future.result(10) == b"another"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_worker_that_idles_uses_no_processor_time_and_takes_the_next_job_at_once(gearmand, tmp_path, concurrency):
     idled = idle(gearmand, tmp_path, 3.0, concurrency=concurrency)

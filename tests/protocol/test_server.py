@@ -446,6 +446,7 @@ def test_nothing_that_a_peer_sends_is_kept_once_its_connection_is_to_be_closed()
     assert peer.decoder.pending < 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "kept"), [(0, 50), (1_000_000, 16), (20_000_000, 1)])
 def test_no_more_than_some_of_the_jobs_that_have_ended_are_remembered(size, kept):
     world = World(history=50)

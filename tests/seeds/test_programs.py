@@ -90,6 +90,7 @@ class TestClient:
         assert len(worker.taken) == 2
 
 
+@pytest.mark.slow
 def test_job_that_takes_too_long_is_called_timed_out(gearmand, raw_workers, start):
     # readme.rst's program waits without a limit before it waits with one.
     worker = raw_workers(gearmand, "task_name", echo)

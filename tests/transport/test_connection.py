@@ -219,6 +219,7 @@ def test_job_that_comes_while_the_loop_ends_ends_too(gearmand, monkeypatch):
             found[0].result(5)
 
 
+@pytest.mark.slow
 def test_job_of_a_sender_who_was_struck_after_its_bytes_had_left_is_not_sent_elsewhere(
     gearmands, raw_workers, monkeypatch
 ):

@@ -135,6 +135,7 @@ def test_io_thread_does_not_wake_while_the_guest_waits(loop):
     assert looks <= 5
 
 
+@pytest.mark.slow
 def test_only_one_thread_runs_turns_at_a_time(loop):
     inside = 0
     most = 0

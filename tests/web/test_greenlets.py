@@ -10,6 +10,7 @@ from ..faults.support import figure, run_program
 from .support import PROGRAMS, need
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patched", ["before", "after", "without-threads"])
 @pytest.mark.parametrize("library", ["gevent", "eventlet"])
 def test_greenlets_share_a_client_as_threads_do(gearmand, c_worker, library, patched):

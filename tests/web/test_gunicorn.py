@@ -23,6 +23,7 @@ def _packages(request):
             need(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "kind", "preload", "max_retries"),
     [
@@ -65,6 +66,7 @@ def test_no_request_hangs_and_every_answer_is_right_while_a_server_is_killed_and
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["flask_app", "django_app"])
 def test_application_uses_jobs_of_all_kinds(gearmand, php_worker, tmp_path, module):
     application = gunicorn(EXAMPLES, module, [gearmand.address], tmp_path / "log", "--threads", "8", *PATIENCE)
@@ -79,6 +81,7 @@ def test_application_uses_jobs_of_all_kinds(gearmand, php_worker, tmp_path, modu
         application.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_client_that_the_master_used_works_in_its_workers_and_in_those_that_replace_them(
     gearmand, c_worker, tmp_path, kind
