@@ -93,7 +93,13 @@ def test_client_that_the_master_used_works_in_its_workers_and_in_those_that_repl
     load = Load(application)
     try:
         # Workers end after 40 to 50 requests, and the master, whose connection lives, forks others.
-        wait_until(lambda: len(load.processes) >= 3, 30, message=lambda: f"processes: {load.processes}")
+        wait_until(
+            lambda: len(load.processes) >= 3,
+            40,
+            message=lambda: (
+                f"processes: {load.processes}, {dict(load.outcomes)}\n{(tmp_path / 'log').read_text()[-3000:]}"
+            ),
+        )
         load.stop()
         # The master's connection is as it was, and its jobs still stand.
         assert gearmand.jobs("nobody") == 20
