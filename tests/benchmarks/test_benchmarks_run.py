@@ -45,6 +45,7 @@ def programs_of_either_kind(request: pytest.FixtureRequest, programs: Programs) 
     yield programs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_row_gives_numbers(row: Row, programs: Programs) -> None:
     (measured,) = measure([row], runs=1, effort=_TINY, programs=programs)
