@@ -111,8 +111,8 @@ def test_memory_is_bounded_under_a_stopped_server(gearmand):
     assert f"max_outbound_bytes {budget}" in text
     assert 0.35 <= blocked < 5
     assert report["outbound"] <= budget
-    # 20 MiB as a rule. On a busy machine up to 34 were seen: the kernel takes more of the first jobs then, and what they
-    # leave free between the others counts.
+    # 20 MiB as a rule. On a busy machine up to 34 were seen: the kernel takes more of the first jobs then, and what
+    # they leave free between the others counts.
     assert report["grown"] < budget + 24 * MIB
 
 
