@@ -211,12 +211,7 @@ class IOThread:
         """
         self.stopped = True
         self.sleeping = 0
-        selector, self._selector = self._selector, None
-        waker, self._waker = self._waker, None
-        if selector is not None:
-            selector.close()
-        for end in waker or ():
-            end.close()
+        self._close_descriptors()
 
     def take_inbox(self) -> list[Callable[[], object]]:
         """Return the posted calls that nobody will make here."""
@@ -313,18 +308,22 @@ class IOThread:
             self.stopped = True
             self.leadership.ended = True
             self._on_stop()
-            selector, self._selector = self._selector, None
-            waker, self._waker = self._waker, None
-            if selector is not None:
-                selector.close()
-            for end in waker or ():
-                end.close()
+            self._close_descriptors()
             self.ended = True
             # Who posts or submits after this sees that it has ended; who did before is served here.
             self._on_stop()
             self.run_leftovers()
             self.release_now()
             release_all(self._waiters)
+
+    def _close_descriptors(self) -> None:
+        """Close the selector and the waker, and touch no socket that is watched."""
+        selector, self._selector = self._selector, None
+        waker, self._waker = self._waker, None
+        if selector is not None:
+            selector.close()
+        for end in waker or ():
+            end.close()
 
     def _open(self) -> selectors.BaseSelector:
         """Make the selector and the waker: both, or neither.
