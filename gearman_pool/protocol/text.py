@@ -81,7 +81,7 @@ class WorkerRow(TypedDict):
 
     ``client_id`` is ``"-"`` for a peer that gave itself no name. The server writes client id and functions without
     quoting. The row is split at its last colon between spaces, so that an id may hold spaces; a function
-    with a space in its name shows as several.
+    with a space in its name shows as several. gearmand may list a peer that is leaving, with the descriptor ``-1``.
     """
 
     file_descriptor: str
@@ -307,8 +307,8 @@ def _table(lines: list[bytes], count: int) -> Iterator[tuple[bytes, list[int]]]:
         raise ProtocolError(f"the row {parts[0][:80]!r} lacks the {count} numbers of its kind")
 
 
-_WORKER_START = re.compile(rb"\d+ \S+ ")
-_WORKER = re.compile(rb"(\d+) (\S+) (.*)", re.DOTALL)
+_WORKER_START = re.compile(rb"-?\d+ \S+ ")
+_WORKER = re.compile(rb"(-?\d+) (\S+) (.*)", re.DOTALL)
 
 
 def _worker_rows(lines: list[bytes]) -> Iterator[bytes]:
