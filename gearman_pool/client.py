@@ -261,7 +261,9 @@ class GearmanClient(PythonGearmanClient):
             if priority is not PRIORITY_NONE:
                 raise ValueError("a job with at= cannot have a priority: the server gives it the normal one")
         future = self._new_future(task, data, unique, priority, True, max_retries)
-        future._epoch = epoch
+        if epoch is not None:
+            future._epoch = epoch
+            future._command = Command.SUBMIT_JOB_EPOCH
         self._send(future, None)
         return future
 
@@ -337,7 +339,7 @@ class GearmanClient(PythonGearmanClient):
     def _future_of(self, request: GearmanJobRequest, unique_given: bool, recover: bool) -> JobFuture:
         """Return a future for a request, with everything checked that can be refused."""
         job = request.gearman_job
-        submit_command(request.background, request.priority)
+        command = submit_command(request.background, request.priority)
         wire_task = self._tasks.get(job.task) if type(job.task) is str else None
         if wire_task is None:
             wire_task = self._encode_task(job.task)
@@ -352,7 +354,7 @@ class GearmanClient(PythonGearmanClient):
                 self._warn_of_unique()
         if self._decode is not None:
             request._decode = self._decode
-        return JobFuture(request, self, wire_task, payload, key, unique_given, recover)
+        return JobFuture(request, self, command, wire_task, payload, key, unique_given, recover)
 
     def _encode_task(self, task: str | bytes) -> bytes:
         wire_task = encode_task(task, self.options.prefix)
@@ -375,20 +377,13 @@ class GearmanClient(PythonGearmanClient):
 
     def _send(self, future: JobFuture, timeout: float | None) -> None:
         request = future.request
-        job = request.gearman_job
-        payload = future._payload
-        assert payload is not None
         key = future._key
-        unique = key if type(key) is bytes else job.unique.encode("utf-8", "surrogateescape")
+        unique = key if type(key) is bytes else request.gearman_job.unique.encode("utf-8", "surrogateescape")
+        arguments = future._arguments(unique)
         if request.max_connection_attempts == 1:
             future._payload = None
         try:
-            if future._epoch is not None:
-                arguments = (future._task, unique, future._epoch, payload)
-                self._dispatcher.submit(future, Command.SUBMIT_JOB_EPOCH, *arguments, timeout=timeout)
-            else:
-                command = submit_command(request.background, request.priority)
-                self._dispatcher.submit(future, command, future._task, unique, payload, timeout=timeout)
+            self._dispatcher.submit(future, arguments, timeout)
         except BaseException:
             # Refused before it was in line: the request is as it was, and can be submitted again.
             if request.state == JOB_UNKNOWN:

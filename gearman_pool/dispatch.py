@@ -60,7 +60,7 @@ from .protocol.client import (
     number,
     submit_reply,
 )
-from .protocol.commands import Command, submit_command
+from .protocol.commands import Command
 from .protocol.packets import Packet, pack, packet_size
 from .protocol.session import ERROR, REPLY, TEXT_LINE, Entry
 from .protocol.session import Event as SessionEvent
@@ -145,8 +145,10 @@ class Dispatcher:
             self._renew_uniques()
             self.io.ensure_running()
 
-    def submit(self, future: JobFuture, command: Command, *arguments: bytes, timeout: float | None) -> None:
+    def submit(self, future: JobFuture, arguments: tuple[bytes, ...], timeout: float | None) -> None:
         """Put a job in line. Blocks only while the budget is used up, for ``submit_timeout`` at the most.
+
+        ``arguments`` are those of its packet.
 
         Raises:
             ClientSaturated: the budget was used up all that time.
@@ -155,9 +157,10 @@ class Dispatcher:
         """
         if self.refusing is not None or not self.io.running:
             self.start()
-        packet = pack(command, *arguments)
+        packet = pack(future._command, *arguments)
         size = packet_size(packet)
-        if self.pool.full(size):
+        pool = self.pool
+        if pool.full(size):
             self._wait_for_room(size, future)
         request = future.request
         future._dispatcher = self
@@ -168,7 +171,7 @@ class Dispatcher:
         if timeout is not None:
             deadline = future._started + timeout
             self.io.post_by(deadline, partial(self._watch_timeout, future, deadline, timeout))
-        self.pool.submit((packet, submit_reply(request.background), future), future._key)
+        pool.submit((packet, submit_reply(request.background), future), future._key)
         if self.io.ended:
             # It ended between the look above and now; nobody else will see this one.
             self._on_stop()
@@ -507,13 +510,16 @@ class Dispatcher:
         self._resolve(future, outcome, result, error)
 
     def _resolve(self, future: JobFuture, outcome: str, result: Any, error: BaseException | None) -> None:
-        patience = PATIENCE if self.io.now >= self._impatient_until else 0.0
-        done = future._resolve(outcome, result, error, patience, self.io.release_soon)
+        io = self.io
+        patience = PATIENCE if io.now >= self._impatient_until else 0.0
+        done = future._resolve(outcome, result, error, patience, io.release_soon)
         if done is None:
             # An interrupted caller may have left the locks of hundreds of futures taken: no waiting for the next ones.
             self._impatient_until = self.io.clock() + _IMPATIENCE
             since = self.io.clock()
             self._stubborn.put(partial(self._resolve_stubborn, future, outcome, result, error, since))
+        elif future._audience is None:
+            future._client = None
         else:
             self._resolved(future)
 
@@ -613,20 +619,14 @@ class Dispatcher:
         self.counters.jobs_retried += 1
         if self._listeners:
             self.emit(JobRetried(error.server, str(job.task), str(job.unique), request.connection_attempts, str(error)))
-        payload = future._payload
-        assert payload is not None
-        command = submit_command(request.background, request.priority)
-        epoch = () if future._epoch is None else (future._epoch,)
-        if epoch:
-            command = Command.SUBMIT_JOB_EPOCH
-        packet = pack(command, future._task, _bytes(job.unique), *epoch, payload)
+        packet = pack(future._command, *future._arguments(_bytes(job.unique)))
         self._reroute((packet, submit_reply(request.background), future), future)
 
     def new_unique(self) -> str:
         """Return a unique that nobody else has."""
         if not self.io.running:
             self._renew_uniques()
-        return f"{self._unique_prefix}{next(self._unique_numbers):012x}"
+        return f"{self._unique_prefix}{next(self._unique_numbers)}"
 
     def _renew_uniques(self) -> None:
         """Choose another first half, and another number to count from, for the uniques made from now on.
@@ -635,8 +635,9 @@ class Dispatcher:
         processes made the same uniques, the server would take their jobs for one, and give both the same result.
         """
         self._unique_prefix = os.urandom(self._unique_bytes).hex()[:-12]
-        # It does not begin at 0: a short prefix may be another process's too.
-        self._unique_numbers = itertools.count(int.from_bytes(os.urandom(5), "big"))
+        # It does not begin at 0: a short prefix may be another process's too. Twelve digits, for longer than any client
+        # lives; as decimals, which cost half as much as hexadecimals of a fixed width.
+        self._unique_numbers = itertools.count(10**11 + int.from_bytes(os.urandom(5), "big") % (8 * 10**11))
 
     def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
         """See `Handler.on_unroutable`."""

@@ -28,6 +28,7 @@ from .transport.io_thread import release_all, wait_for
 
 if TYPE_CHECKING:
     from .callbacks import Mailbox
+    from .protocol.commands import Command
     from .transport.connection import Connection
     from .transport.pool import Server
 
@@ -78,16 +79,20 @@ class JobFuture(concurrent.futures.Future[Any]):
     # ``_condition`` guards ``_state``, ``_result``, ``_exception``, ``_done_callbacks`` and ``_waiters`` (the
     # standard library's names).
     # ``_blocked`` and ``_watchers`` are lists of callers' own locks, changed by single operations. The rest is the
-    # dispatcher's. What every job has stands in slots; what a job rarely has stands on the class until it is there, and
-    # costs neither time nor memory then.
+    # dispatcher's. What is read for every job stands in slots, which is cheapest up to Python 3.11; what a job rarely
+    # has stands on the class until it is there, and costs neither time nor memory then.
     __slots__ = (
+        "_audience",
         "_blocked",
+        "_callback_list",
         "_client",
+        "_command",
         "_condition",
         "_connection",
         "_decoded",
         "_dispatcher",
         "_ended",
+        "_exception",
         "_heard",
         "_key",
         "_payload",
@@ -95,19 +100,15 @@ class JobFuture(concurrent.futures.Future[Any]):
         "_result",
         "_state",
         "_task",
+        "_timer",
         "_unique_given",
+        "_waiter_list",
         "request",
     )
 
-    _exception: BaseException | None = None
-    _callback_list: list[Callable[[Any], object]] | None = None
-    _waiter_list: list[Any] | None = None
     _watchers: Any = ()
-    # Who is to be told of the outcome: the standard library's waiters and asyncio, and users' callbacks.
-    _audience: tuple[list[Any], list[Callable[[Any], object]]] | None = None
     _epoch: bytes | None = None
     _started = 0.0
-    _timer: Any = None
     _stream: deque[JobUpdate] | None = None
     _mailbox: Mailbox | None = None
     _on_update: dict[str, Callable[..., object]] | None = None
@@ -116,6 +117,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         self,
         request: GearmanJobRequest,
         client: Dispatching,
+        command: Command,
         task: bytes,
         payload: bytes,
         key: bytes | None,
@@ -126,11 +128,18 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._condition = _Guard()
         self._state = PENDING
         self._result = None
+        self._exception: BaseException | None = None
+        self._callback_list: list[Callable[[Any], object]] | None = None
+        self._waiter_list: list[Any] | None = None
+        # Who is to be told of the outcome: the standard library's waiters and asyncio, and users' callbacks.
+        self._audience: tuple[list[Any], list[Callable[[Any], object]]] | None = None
+        self._timer: Any = None
         self._blocked: list[threading.Lock] = []
         self.request: GearmanJobRequest = request
         self._client: Dispatching | None = client
         # Which process's half of the client has it; a fork leaves that half behind.
         self._dispatcher: object = None
+        self._command = command
         self._task = task
         self._payload: bytes | None = payload
         #: By what its server is chosen: the user's unique, or the server itself.
@@ -144,8 +153,13 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._ended = False
         self._decoded = False
         request._future = self
+        if _NEWER_ATTRIBUTES:
+            self._add_newer_attributes()
+
+    def _add_newer_attributes(self) -> None:
+        model = concurrent.futures.Future[Any]()
         for name in _NEWER_ATTRIBUTES:
-            setattr(self, name, getattr(concurrent.futures.Future(), name))
+            setattr(self, name, getattr(model, name))
 
     def __repr__(self) -> str:
         job = self.request.job
@@ -405,6 +419,13 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     # ---- the dispatcher's ------------------------------------------------------------------------------------------
 
+    def _arguments(self, unique: bytes) -> tuple[bytes, ...]:
+        """Return what its packet holds."""
+        payload = self._payload
+        assert payload is not None
+        epoch = self._epoch
+        return (self._task, unique, payload) if epoch is None else (self._task, unique, epoch, payload)
+
     def set_result(self, result: Any) -> None:
         """Not for users: the server decides.
 
@@ -450,7 +471,9 @@ class JobFuture(concurrent.futures.Future[Any]):
                 self._audience = _sort_audience(self._waiter_list, self._callback_list)
         finally:
             guard.release()
-        release(self._blocked)
+        # A copy, not a look: it takes the list's own lock where there is no GIL, and so orders this after the state.
+        if self._blocked.copy():
+            release(self._blocked)
         if self._watchers:
             release(self._watchers)
         return True

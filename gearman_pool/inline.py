@@ -231,7 +231,7 @@ class _Dispatcher(Dispatcher):
         if self.refusing is not None:
             raise ClientClosed(self.refusing)
 
-    def submit(self, future: JobFuture, command: Command, *arguments: bytes, timeout: float | None) -> None:
+    def submit(self, future: JobFuture, arguments: tuple[bytes, ...], timeout: float | None) -> None:
         self.start()
         task, unique = arguments[:2]
         payload = arguments[-1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from io import SEEK_CUR, BytesIO
 from typing import Any
 
@@ -57,6 +58,8 @@ WRONG_MAGIC = 1 << 32
 _MAX_SIZE = 0xFFFFFFFF
 _header = struct.Struct(">4sII")
 _sizes = struct.Struct(">II")
+# Magic and command as one number, and the size.
+_start = struct.Struct(">QI")
 
 #: A packet ready to be sent: its bytes, or, for a large payload, the head and the payload as two buffers.
 Packet = bytes | tuple[bytes, bytes]
@@ -167,6 +170,14 @@ _LEGAL: dict[bytes, frozenset[int]] = {
 }
 
 
+@lru_cache
+def _starts(magic: bytes, other: bytes, legal: frozenset[int]) -> dict[int, int]:
+    """Return what `Decoder.packets` gives as the command, by the first eight bytes of a packet as a number."""
+    starts = {int.from_bytes(other, "big") << 32 | command: command + WRONG_MAGIC for command in legal}
+    starts.update({int.from_bytes(magic, "big") << 32 | command: int(command) for command in legal})
+    return starts
+
+
 class Decoder:
     """Turns a stream of bytes into packets and lines, whatever the pieces it comes in.
 
@@ -188,7 +199,7 @@ class Decoder:
         "_buffer",
         "_command",
         "_head",
-        "_legal",
+        "_known",
         "_magic",
         "_max_line",
         "_max_size",
@@ -210,7 +221,7 @@ class Decoder:
         self._max_line = max_line_length
         self._magic = magic
         self._other = magic if other_magic is None else other_magic
-        self._legal = _LEGAL[magic] if legal is None else legal
+        self._known = _starts(magic, self._other, _LEGAL[magic] if legal is None else legal)
         self._buffer = b""
         self._position = 0
         # The last argument of a body too large for one read gathers here, so that its pieces are copied once at most;
@@ -290,50 +301,52 @@ class Decoder:
                 return
             last, self._body = self._body.getvalue(), None
             yield self._command, LargeBody(self._head, last) if self._head else last
-        unpack = _sizes.unpack_from
-        magic = self._magic
-        legal = self._legal
+        unpack = _start.unpack_from
+        known = self._known
         max_size = self._max_size
-        while True:
-            buffer = self._buffer
+        buffer = self._buffer
+        start = self._position
+        length = len(buffer)
+        while start < length:
+            if length - start >= HEADER_SIZE:
+                kind, size = unpack(buffer, start)
+                # One look-up for magic and command: this loop costs every job twice.
+                command = known.get(kind)
+                if command is not None:
+                    if size > max_size:
+                        raise ProtocolError(
+                            f"a packet of {size} bytes was announced; max_packet_size is {max_size}: "
+                            "raise it if such results are expected"
+                        )
+                    begin = start + HEADER_SIZE
+                    end = begin + size
+                    if end > length:
+                        if size > COPY_LIMIT:
+                            self._gather(command, size, begin)
+                        return
+                    start = self._position = end
+                    yield command, buffer[begin:end]
+                    continue
+            line = self._line(buffer, start) if buffer[start] else self._no_packet(buffer, start)
+            if line is None:
+                return
             start = self._position
-            available = len(buffer) - start
-            if not available:
-                return
-            if buffer[start]:
-                line = self._line(buffer, start)
-                if line is None:
-                    return
-                yield 0, line
-                continue
-            if available < HEADER_SIZE:
-                found = buffer[start : start + 4]
-                if not magic.startswith(found) and not self._other.startswith(found):
-                    raise self._bad_magic(found)
-                return
-            wrong = 0
-            if buffer[start : start + 4] != magic:
-                if buffer[start : start + 4] != self._other:
-                    raise self._bad_magic(buffer[start : start + 4])
-                wrong = WRONG_MAGIC
-            command, size = unpack(buffer, start + 4)
-            if command not in legal:
-                raise UnknownCommandError(
-                    f"the peer sent command {command}, which it has no right to send or is not known"
-                )
-            if size > max_size:
-                raise ProtocolError(
-                    f"a packet of {size} bytes was announced; max_packet_size is {max_size}: "
-                    "raise it if such results are expected"
-                )
-            begin = start + HEADER_SIZE
-            end = begin + size
-            if end > len(buffer):
-                if size > COPY_LIMIT:
-                    self._gather(command + wrong, size, begin)
-                return
-            self._position = end
-            yield command + wrong, buffer[begin:end]
+            yield 0, line
+
+    def _no_packet(self, buffer: bytes, start: int) -> None:
+        """What begins with a NUL is not a whole header, or not one that is known.
+
+        Raises:
+            ProtocolError: it cannot become one, or its command is none.
+        """
+        found = buffer[start : start + 4]
+        if not self._magic.startswith(found) and not self._other.startswith(found):
+            raise self._bad_magic(found)
+        if len(buffer) - start >= HEADER_SIZE:
+            command, _ = _sizes.unpack_from(buffer, start + 4)
+            raise UnknownCommandError(
+                f"the peer sent command {command}, which it has no right to send or is not known"
+            )
 
     def _gather(self, command: int, size: int, begin: int) -> None:
         """A large body has begun at ``begin``: from now on its last argument gathers apart from the others."""

@@ -7,6 +7,7 @@ thread; they read tuples that the I/O thread publishes whole, and take no lock. 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import socket
@@ -21,7 +22,7 @@ from ..errors import ClientClosed, ConnectionLost, ConnectTimeout, GearmanError,
 from ..events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Counters, Event, ServerInfo
 from ..options import ClientOptions, ServerAddress
 from ..protocol.commands import Command
-from ..protocol.packets import pack, packet_size
+from ..protocol.packets import COPY_LIMIT, pack, packet_size
 from ..protocol.session import Entry, ReplySession
 from ..protocol.session import Event as SessionEvent
 from .connection import Connection, LostEntries
@@ -65,8 +66,8 @@ _COLD_START = 1.0
 #: An unanswered health check makes a connection suspect after this part of ``health_check_timeout``.
 _SUSPECT_PART = 1 / 3
 
-#: The most that a packet below `COPY_LIMIT` takes, arguments included.
-_SMALL_PACKET = 80 * 1024
+#: Packets up to this size are let in without counting all bytes, as long as so many of them fit for certain.
+_SMALL_PACKET = COPY_LIMIT
 
 #: How long the end of the loop waits for callers in the middle of sending on a closed connection, in seconds.
 _LAST_PATIENCE = 0.5
@@ -205,8 +206,10 @@ class Pool:
         self._waiting_timer: Timer | None = None
         # Callers that wait for room, and for how many bytes.
         self._room_waiters: deque[tuple[threading.Lock, int]] = deque()
-        # The longest packet seen, for a cheap upper bound of what is queued; see `_too_many_bytes`.
-        self._largest = _SMALL_PACKET
+        # Requests are numbered as they ask for room, and need not be counted up to this number unless they are larger
+        # than that; see `_too_many_bytes`. Replaced whole, by any thread.
+        self._numbers = itertools.count()
+        self._uncounted = (0, 0)
         io.post(self._start)
 
     # ---- any thread ------------------------------------------------------------------------------------------------
@@ -283,25 +286,31 @@ class Pool:
 
     def full(self, size: int) -> bool:
         """Whether one more job, of ``size`` bytes, is more than the budget allows."""
-        if size > self._largest:
-            self._largest = size
-        held = queued = len(self._arriving) + len(self._waiting)
-        for connection in (*self.connections, *self.lingering):
-            count = len(connection.queue)
-            queued += count + 1
-            held += count + len(connection.order) + len(connection.handles)
+        held = len(self._arriving) + len(self._waiting)
+        # This costs every job: no tuple is made for the rare connection that lingers.
+        for connection in (*self.connections, *self.lingering) if self.lingering else self.connections:
+            held += len(connection.queue) + len(connection.order) + len(connection.handles)
         if held >= self.options.max_in_flight:
             return True
-        # Bytes are counted in the queues themselves: a counter would drift with each caller that is interrupted between
-        # taking and giving back. Counting is rarely needed, because a short queue cannot hold too many.
-        limit = self.options.max_outbound_bytes
-        return (queued + 1) * self._largest > limit and self._too_many_bytes(size, limit)
+        number = next(self._numbers)
+        until, largest = self._uncounted
+        return (number >= until or size > largest) and self._too_many_bytes(size, number)
 
-    def _too_many_bytes(self, size: int, limit: int) -> bool:
+    def _too_many_bytes(self, size: int, number: int) -> bool:
+        """Count the bytes that wait to be sent, and say how many requests need no counting from here on.
+
+        They are counted in the queues themselves: a counter would drift with each caller that is interrupted between
+        taking and giving back. Measured: counting a queue of 900 takes 60 us, ten times what a job costs.
+        """
         held = sum(packet_size(entry[0]) for _, _, entry in (*self._arriving.copy(), *self._waiting.copy()))
         held += sum(connection.outbound_bytes() for connection in self.connections)
+        room = self.options.max_outbound_bytes - held - size
         # A job that is larger than the limit goes alone.
-        return held > 0 and held + size > limit
+        if held > 0 and room < 0:
+            return True
+        largest = max(size, _SMALL_PACKET)
+        self._uncounted = number + 1 + max(room, 0) // largest, largest
+        return False
 
     def wait_for_room(self, size: int, deadline: float) -> bool:
         """Wait until the budget has room for one more job; return False if that took too long."""

@@ -1,7 +1,7 @@
 """A program that raises exceptions into callers from outside and checks that nobody else is harmed.
 
-Usage: ``python -m tests.faults.interrupt SERVER SECONDS [LEAST]``. Goes on until LEAST exceptions have come, but for
-five times SECONDS at the most. Prints one line of JSON: how many exceptions were raised and how many came, the calls
+Usage: ``python -m tests.faults.interrupt SERVER SECONDS [LEAST]``. Goes on until LEAST exceptions have come and the
+witnesses have made an eighth as many calls, but for five times SECONDS at the most. Prints one line of JSON: how many exceptions were raised and how many came, the calls
 made, how many answers were wrong, and whether the client still works at the end.
 """
 
@@ -54,6 +54,11 @@ class Record:
         self.errors: Counter[str] = Counter()
         #: Clients of a victim's own, interrupted while they were closed.
         self.clients: list[GearmanClient] = []
+
+    @property
+    def witnessed(self) -> int:
+        """How many calls the witnesses have made."""
+        return sum(self.calls[VICTIMS : VICTIMS + WITNESSES])
 
 
 class Caller:
@@ -172,7 +177,8 @@ def _torment_oneself(record: Record, caller: Caller, seconds: float, least: int)
     started = time.monotonic()
     while True:
         elapsed = time.monotonic() - started
-        if elapsed > seconds and (sum(record.received) >= least or elapsed > 5 * seconds):
+        enough = sum(record.received) >= least and record.witnessed >= least / 8
+        if elapsed > seconds and (enough or elapsed > 5 * seconds):
             return
         try:
             # One alarm for each time around, so that none strikes outside of this block.
@@ -244,7 +250,7 @@ def main(server: str, seconds: float, least: int = 0) -> None:
                 "raised": record.raised,
                 "received": sum(record.received),
                 "calls": sum(record.calls),
-                "witnesses": sum(record.calls[VICTIMS : VICTIMS + WITNESSES]),
+                "witnesses": record.witnessed,
                 "errors": dict(record.errors),
                 "wrong": len(record.wrong),
                 "hung": len(record.hung) + sum(thread.is_alive() for thread in (*witnesses, *victims)),
