@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import threading
 import time
 
@@ -134,6 +135,36 @@ def test_budget_counts_what_waits_for_a_server_that_is_down(gearmand):
             most = max(most, client.stats().waiting)
         client.close(0)
     assert 15 <= most <= 20
+
+
+def test_budget_of_bytes_is_exact_for_small_and_large_jobs_in_any_order(gearmand):
+    """Bytes are not counted for each job, but a large one must be after any number of small ones."""
+    gearmand.kill()
+    limit = 80_000_000
+    numbers = random.Random(11)
+    held = counted = refused = 0
+    with GearmanClient([gearmand.address], max_outbound_bytes=limit, submit_timeout=60) as client:
+        pool = client._dispatcher.pool
+        count = pool._too_many_bytes
+
+        def counting(size: int, number: int) -> bool:
+            nonlocal counted
+            counted += 1
+            return count(size, number)
+
+        pool._too_many_bytes = counting
+        for _ in range(9000):
+            size = numbers.randrange(1_000_000) if numbers.random() < 0.02 else numbers.randrange(200)
+            full = pool.full(size)
+            assert full == (held + size > limit)
+            if full:
+                refused += 1
+            else:
+                pool.submit((bytes(size), 0, None), None)
+                held += size
+        client.close(0)
+    assert refused > 10
+    assert counted - refused < 1000
 
 
 def test_many_threads_at_the_limit_all_get_through_or_a_typed_error(gearmand, c_worker):
