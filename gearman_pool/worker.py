@@ -825,8 +825,11 @@ class GearmanWorker(PythonGearmanWorker):
 
     def _job(self, assignment: Assignment) -> GearmanJob:
         """Return the object for a task. One whose payload cannot be decoded ends here, through the hook for that."""
+        server = assignment.connection.server
+        if server.public is None:
+            server.public = GearmanConnection.of(self, server.address)
         arguments = (
-            GearmanConnection.of(self, assignment.connection.server.address),
+            server.public,
             assignment.handle.decode("utf-8", "surrogateescape"),
             assignment.ability.name,
             assignment.unique.decode("utf-8", "surrogateescape"),

@@ -33,6 +33,8 @@ _RELEASE_LIMIT = 32
 #: How often a loop without a selector looks for work, and for descriptors to have one, in seconds.
 _BLIND_TURN = 0.02
 
+_NEVER = float("inf")
+
 
 class Pollable(Protocol):
     """What the selector watches."""
@@ -120,6 +122,10 @@ class IOThread:
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_numbers = itertools.count()
         self._dead_timers = 0
+        # When the guest that leads wants to be back.
+        self._guest_deadline = _NEVER
+        # A guest has left in the middle of a turn.
+        self._rest_is_due = False
         self._waiters: deque[threading.Lock] = deque()
         # The locks of callers whose wait is over; see `release_soon`.
         self._releases: list[threading.Lock] = []
@@ -192,13 +198,11 @@ class IOThread:
         if self.stopped or not self.leadership.lead():
             return
         try:
-            deadline = None if timeout is None else self.clock() + timeout
-            timer = None if deadline is None else self.call_at(deadline, _wake_up)
-            while not (self.stopped or until() or (deadline is not None and self.now >= deadline)):
-                self._guarded_turn()
-            if timer is not None:
-                timer.cancel()
+            deadline = self._guest_deadline = _NEVER if timeout is None else self.clock() + timeout
+            while not (self.stopped or until() or self.now >= deadline):
+                self._guarded_turn(until)
         finally:
+            self._guest_deadline = _NEVER
             self.release_now()
             self.leadership.go_away()
 
@@ -344,24 +348,32 @@ class IOThread:
         self._selector = selector
         return selector
 
-    def _guarded_turn(self) -> None:
+    def _guarded_turn(self, until: Callable[[], bool] | None = None) -> None:
         try:
-            self._one_turn()
+            self._one_turn(until)
         except Exception as error:  # the loop must outlive whatever nobody thought of
             self._on_error(error)
 
-    def _one_turn(self) -> None:
+    def _one_turn(self, until: Callable[[], bool] | None) -> None:
+        """Wait for what is ready, handle it, and do the rest of the turn.
+
+        If a guest finds that it has what it leads for, the rest is a turn of its own, the next one: it is done while
+        the server works on what the guest sends, and not while it waits for that.
+        """
+        if self._rest_is_due:
+            self._do_the_rest()
+            return
         if self._selector is None:
             with contextlib.suppress(OSError):
                 self._open()
         # Whoever posts between the look at the inbox and the new moment must wake it.
-        self.wake_at = float("inf")
+        self.wake_at = _NEVER
         self.sleeping = self.wakeups + 1
         if self._inbox or self._has_work() or self.leadership.wish is not None:
             timeout: float | None = 0.0
         else:
             timeout = self._until_next_timer()
-        self.wake_at = float("inf") if timeout is None else self.clock() + timeout
+        self.wake_at = _NEVER if timeout is None else self.clock() + timeout
         if self._releases:
             release_all(self._releases)
         try:
@@ -377,10 +389,19 @@ class IOThread:
                     key.fileobj.recv(4096)  # type: ignore[union-attr]
             else:
                 pollable.on_ready(bool(events & selectors.EVENT_READ), bool(events & selectors.EVENT_WRITE))
+        self._rest_is_due = True
+        if until is None or not until():
+            self._do_the_rest()
+
+    def _do_the_rest(self) -> None:
+        self._rest_is_due = False
         # Sockets first, timers after: a process that was stopped for a while finds answers and due health checks at
         # once, and must not take a server for dead whose answer lies there unread.
-        self._run_timers()
-        self._run_inbox()
+        timers = self._timers
+        if timers and timers[0][0] <= self.now:
+            self._run_timers()
+        if self._inbox:
+            self._run_inbox()
         while self._turn():
             pass
 
@@ -396,7 +417,8 @@ class IOThread:
         while timers and not timers[0][2].alive:
             heapq.heappop(timers)
             self._dead_timers = max(0, self._dead_timers - 1)
-        return max(0.0, timers[0][0] - self.clock()) if timers else None
+        when = min(timers[0][0], self._guest_deadline) if timers else self._guest_deadline
+        return None if when == _NEVER else max(0.0, when - self.clock())
 
     def _run_timers(self) -> None:
         timers = self._timers
@@ -443,7 +465,3 @@ def wait_for(ready: Callable[[], object], waiters: list[threading.Lock], deadlin
                 waiters.remove(waiter)
             return bool(ready())
     return True
-
-
-def _wake_up() -> None:
-    """What a timer calls whose only purpose is to end the wait."""

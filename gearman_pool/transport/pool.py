@@ -396,7 +396,12 @@ class Pool:
 
     def has_work(self) -> bool:
         """Whether something is queued that no reply will set going."""
-        return bool(self._arriving) or any(connection.wants_pump for connection in self.connections)
+        if self._arriving:
+            return True
+        for connection in self.connections:  # noqa: SIM110 - a generator costs more than all it looks at
+            if connection.queue and connection.wants_pump:
+                return True
+        return False
 
     # ---- the I/O thread: waiting requests --------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import deque
@@ -97,11 +98,59 @@ def test_guest_that_is_interrupted_in_the_loop_leaves_it_to_the_io_thread(loop):
     def interrupt() -> None:
         raise Interruption
 
+    once = iter([interrupt])
     loop.leadership.enter()
     with pytest.raises(Interruption):
-        loop.run_turns(lambda: loop.post(interrupt), 10)
+        loop.run_turns(lambda: any(loop.post(call) for call in once), 10)
     loop.leadership.leave()
     assert who_runs(loop).wait(10) != threading.get_ident()
+
+
+def test_rest_of_a_turn_that_the_guest_leaves_is_done_by_who_leads_next(loop):
+    reader, writer = socket.socketpair()
+    made: list[int] = []
+
+    class Brought:
+        asked = come = due = False
+
+        def on_ready(self, readable: bool, writable: bool) -> None:
+            reader.recv(1)
+            self.come = self.due = True
+
+        def turn(self) -> bool:
+            if self.due:
+                self.due = False
+                made.append(threading.get_ident())
+            return False
+
+        def ask(self) -> bool:
+            if not self.asked:
+                self.asked = True
+                writer.send(b"x")
+            return self.come
+
+    brought = Brought()
+    loop._turn = brought.turn
+    with reader, writer:
+        watched = Promise()
+        loop.post(lambda: watched.set(loop.watch(reader, brought)))
+        watched.wait(10)
+        loop.leadership.enter()
+        for leads_again in (True, False):
+            brought.asked = brought.come = False
+            loop.run_turns(brought.ask, 10)
+            assert brought.come
+            assert not made
+            if leads_again:
+                loop.run_turns(lambda: bool(made), 10)
+                assert made.pop() == threading.get_ident()
+        # Away for good.
+        wait_until(lambda: made, message="the I/O thread leads")
+        assert made.pop() != threading.get_ident()
+        unwatched = Promise()
+        loop.leadership.leave()
+        loop.post(lambda: unwatched.set(loop.unwatch(reader)))
+        unwatched.wait(10)
 
 
 def test_wait_of_the_guest_is_bounded(loop):
