@@ -327,26 +327,27 @@ class Decoder:
                     start = self._position = end
                     yield command, buffer[begin:end]
                     continue
-            line = self._line(buffer, start) if buffer[start] else self._no_packet(buffer, start)
+            if not buffer[start]:
+                self._check_start(buffer, start)
+                return
+            line = self._line(buffer, start)
             if line is None:
                 return
             start = self._position
             yield 0, line
 
-    def _no_packet(self, buffer: bytes, start: int) -> None:
-        """What begins with a NUL is not a whole header, or not one that is known.
+    def _check_start(self, buffer: bytes, start: int) -> None:
+        """Refuse the start of a packet that is not whole, or not known, if it cannot become one that is.
 
         Raises:
-            ProtocolError: it cannot become one, or its command is none.
+            ProtocolError: its magic is wrong, or its command.
         """
         found = buffer[start : start + 4]
         if not self._magic.startswith(found) and not self._other.startswith(found):
             raise self._bad_magic(found)
         if len(buffer) - start >= HEADER_SIZE:
             command, _ = _sizes.unpack_from(buffer, start + 4)
-            raise UnknownCommandError(
-                f"the peer sent command {command}, which it has no right to send or is not known"
-            )
+            raise UnknownCommandError(f"the peer sent command {command}, which it has no right to send or is not known")
 
     def _gather(self, command: int, size: int, begin: int) -> None:
         """A large body has begun at ``begin``: from now on its last argument gathers apart from the others."""

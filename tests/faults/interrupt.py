@@ -1,8 +1,9 @@
 """A program that raises exceptions into callers from outside and checks that nobody else is harmed.
 
 Usage: ``python -m tests.faults.interrupt SERVER SECONDS [LEAST]``. Goes on until LEAST exceptions have come and the
-witnesses have made an eighth as many calls, but for five times SECONDS at the most. Prints one line of JSON: how many exceptions were raised and how many came, the calls
-made, how many answers were wrong, and whether the client still works at the end.
+witnesses have made an eighth as many calls, but for five times SECONDS at the most. Prints one line of JSON: how many
+exceptions were raised and how many came, the calls made, how many answers were wrong, and whether the client still
+works at the end.
 """
 
 from __future__ import annotations
