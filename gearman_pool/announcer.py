@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from .callbacks import CallbackThreads, Mailbox
-from .events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Event
+from .events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Event, handled
 
 __all__ = ["Announcer"]
 
@@ -20,7 +20,9 @@ class Announcer:
     """Tells events to listeners and writes lines to a log, in order. Any thread may call its methods; none blocks."""
 
     def __init__(self, callbacks: CallbackThreads, listeners: Sequence[Any], log: logging.Logger) -> None:
-        self.listeners = listeners
+        #: The kinds of events that somebody handles; no others need be made.
+        self.wanted: frozenset[type[Event]] = frozenset().union(*map(handled, listeners))
+        self._listeners = listeners
         self._log = log
         self._events = Mailbox(callbacks)
         self._lines = Mailbox(callbacks)
@@ -46,12 +48,12 @@ class Announcer:
         self.tell(event)
 
     def tell(self, event: Event) -> None:
-        """Tell the listeners."""
-        if self.listeners:
+        """Tell the listeners, if any of them handles this kind of event."""
+        if type(event) in self.wanted:
             self._events.put(partial(self._tell, event))
 
     def _tell(self, event: Event) -> None:
-        for listener in self.listeners:
+        for listener in self._listeners:
             try:
                 listener.handle(event)
             except Exception:

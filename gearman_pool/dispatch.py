@@ -122,7 +122,10 @@ class Dispatcher:
         self._renew_uniques()
         self._connection_for = connection_for
         self._decode = decode
-        self._listeners = options.listeners
+        wanted = self.announcer.wanted
+        self._tells_accepted = JobAccepted in wanted
+        self._tells_updated = JobUpdated in wanted
+        self._tells_finished = JobFinished in wanted
         self._close_when: Callable[[], bool] | None = None
         #: Jobs that a server has been told to drop, until it has answered.
         self._cancelling: set[JobFuture] = set()
@@ -166,7 +169,7 @@ class Dispatcher:
         future._dispatcher = self
         request._move(JOB_PENDING)
         request.connection_attempts += 1
-        if timeout is not None or self._listeners:
+        if timeout is not None or self._tells_finished:
             future._started = self.io.clock()
         if timeout is not None:
             deadline = future._started + timeout
@@ -371,16 +374,14 @@ class Dispatcher:
         self.counters.jobs_accepted += 1
         job = request.gearman_job
         job.handle = handle
-        job.connection = connection.server.public or self._make_public(connection.server)
+        server = connection.server
+        job.connection = server.public or self._make_public(server)
         request._move(JOB_CREATED)
-        if self._listeners:
-            self.emit(
-                JobAccepted(str(connection.server.address), str(job.task), str(job.unique), handle, request.background)
-            )
+        if self._tells_accepted:
+            names = as_text(job.task), as_text(job.unique)
+            self.announcer.tell(JobAccepted(server.name, *names, handle, request.background))
         if request.background:
-            self._finish(
-                future, JOB_CREATED, JobReference(str(connection.server.address), handle, str(job.unique)), None
-            )
+            self._finish(future, JOB_CREATED, JobReference(server.name, handle, as_text(job.unique)), None)
             return
         future._connection = connection
         future._heard = self._sweep
@@ -461,10 +462,10 @@ class Dispatcher:
         else:
             name = "data" if kind == DATA else "warning"
             update = JobUpdate(name, value)
-        if self._listeners:
+        if self._tells_updated:
             size = 0 if kind == STATUS else len(value)
             job = request.job
-            self.emit(JobUpdated(str(connection.server.address), str(job.task), str(job.unique), name, size))
+            self.announcer.tell(JobUpdated(connection.server.name, as_text(job.task), as_text(job.unique), name, size))
         if callbacks is not None and name in callbacks:
             arguments = value if kind == STATUS else (value,)
             self._mailbox(future).put(partial(_call_back, future, callbacks[name], kind != STATUS, arguments))
@@ -505,8 +506,8 @@ class Dispatcher:
         future._connection = None
         # Before the outcome is set: whoever waited for that may submit the request again at once.
         request._future = None
-        if self._listeners:
-            self._emit_finished(future, error)
+        if self._tells_finished:
+            self._tell_finished(future, error)
         self._resolve(future, outcome, result, error)
 
     def _resolve(self, future: JobFuture, outcome: str, result: Any, error: BaseException | None) -> None:
@@ -617,8 +618,8 @@ class Dispatcher:
         job.handle = None
         future._connection = None
         self.counters.jobs_retried += 1
-        if self._listeners:
-            self.emit(JobRetried(error.server, str(job.task), str(job.unique), request.connection_attempts, str(error)))
+        names = as_text(job.task), as_text(job.unique)
+        self.announcer.tell(JobRetried(error.server, *names, request.connection_attempts, str(error)))
         packet = pack(future._command, *future._arguments(_bytes(job.unique)))
         self._reroute((packet, submit_reply(request.background), future), future)
 
@@ -744,13 +745,13 @@ class Dispatcher:
         """See `Handler.emit`."""
         self.announcer.connection(event)
 
-    def _emit_finished(self, future: JobFuture, error: BaseException | None) -> None:
+    def _tell_finished(self, future: JobFuture, error: BaseException | None) -> None:
         request = future.request
         outcome = type(error).__name__ if error is not None else "accepted" if request.background else "complete"
         connection = request.job.connection
         server = str(connection) if connection is not None else None
-        duration = self.io.clock() - future._started
-        self.emit(JobFinished(server, str(request.job.task), str(request.job.unique), outcome, duration))
+        names = as_text(request.job.task), as_text(request.job.unique)
+        self.announcer.tell(JobFinished(server, *names, outcome, self.io.clock() - future._started))
 
     def _mailbox(self, future: JobFuture) -> Mailbox:
         if future._mailbox is None:

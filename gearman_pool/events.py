@@ -8,6 +8,7 @@ when there are none.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "ClientStats",
@@ -130,6 +131,9 @@ class TaskFinished(Event):
 class Listener:
     """Base for listeners: override what you need.
 
+    What a listener overrides is looked at once, when it is given to a client, a worker or an admin client: an event that
+    nobody handles is not even made.
+
     Example::
 
         class Slow(Listener):
@@ -185,6 +189,18 @@ _METHODS: dict[type[Event], str] = {
     TaskStarted: "on_task_started",
     TaskFinished: "on_task_finished",
 }
+
+
+def handled(listener: Any) -> frozenset[type[Event]]:
+    """Return the events that a listener does something with: all of them, if it is none of `Listener`'s kind."""
+
+    def is_overridden(name: str) -> bool:
+        inherited = getattr(Listener, name)
+        return getattr(getattr(listener, name), "__func__", None) is not inherited
+
+    if not isinstance(listener, Listener) or is_overridden("handle"):
+        return frozenset(_METHODS)
+    return frozenset(event for event, method in _METHODS.items() if is_overridden(method))
 
 
 @dataclass(frozen=True, slots=True)

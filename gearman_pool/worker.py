@@ -785,8 +785,7 @@ class GearmanWorker(PythonGearmanWorker):
         assignment.started = engine.io.clock()
         if assignment.ability.timeout is not None:
             engine.watch(assignment)
-        listened = bool(engine.announcer.listeners)
-        if listened:
+        if TaskStarted in engine.announcer.wanted:
             self._tell_started(engine, assignment)
         try:
             self._execute(assignment)
@@ -796,7 +795,7 @@ class GearmanWorker(PythonGearmanWorker):
             engine.begin_stop(self._stop_limit())
             engine.release(assignment, None)
             raise
-        if listened:
+        if TaskFinished in engine.announcer.wanted:
             self._tell_finished(engine, assignment)
         if self._bundles:
             engine.release(assignment, assignment.final)

@@ -130,7 +130,8 @@ class Server:
 
     def __init__(self, address: ServerAddress) -> None:
         self.address = address
-        self.key: bytes = str(address).encode()
+        self.name: str = str(address)
+        self.key: bytes = self.name.encode()
         self.state: ServerState = ServerState.DOWN
         self.up: tuple[Connection, ...] = ()
         self.connections: list[Connection] = []
@@ -410,8 +411,12 @@ class Pool:
         for _ in range(len(self._arriving) + _STRAGGLERS):
             if not self._arriving:
                 break
-            deadline, key, entry = self._arriving.popleft()
-            self.park(entry, key, deadline)
+            # It stays in line until it is in its place: while the line is not empty, nobody who comes later gets past it.
+            deadline, key, entry = self._arriving[0]
+            try:
+                self.park(entry, key, deadline)
+            finally:
+                self._arriving.popleft()
 
     def park(self, entry: Entry, key: bytes | Server | None, deadline: float) -> None:
         """Send the request, or let it wait for a server until ``deadline``."""

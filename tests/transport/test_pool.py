@@ -42,6 +42,29 @@ def test_server_that_accepts_and_says_nothing_never_counts_as_up(gearmand):
             assert "no answer to a health check" in client.servers()[0].last_error
 
 
+def test_job_does_not_overtake_one_that_the_io_thread_is_about_to_send(gearmand):
+    with GearmanClient([gearmand.address]) as client:
+        client.ping()
+        pool = client._dispatcher.pool
+        park, parking, second = pool.park, threading.Event(), threading.Event()
+
+        def slow_park(*arguments: object) -> None:
+            parking.set()
+            assert second.wait(10)
+            park(*arguments)
+
+        pool.park = slow_park
+        # As for a caller who looked just before the first connection stood.
+        pool._held_up = True
+        first_job = client.submit_background("x")
+        pool._held_up = False
+        assert parking.wait(10)
+        second_job = client.submit_background("x")
+        second.set()
+        numbers = [int(job.result(10).handle.rpartition(":")[2]) for job in (first_job, second_job)]
+    assert numbers == sorted(numbers)
+
+
 def test_several_connections_to_one_server_share_the_jobs(gearmand):
     with GearmanClient([gearmand.address], connections_per_server=3) as client:
         wait_until(lambda: client.ping() and client.servers()[0].connections == 3, message="three connections")
