@@ -411,7 +411,7 @@ class Pool:
         for _ in range(len(self._arriving) + _STRAGGLERS):
             if not self._arriving:
                 break
-            # It stays in line until it is in its place: while the line is not empty, nobody who comes later gets past it.
+            # It stays in line until it is in its place: nobody who comes later gets past a line that is not empty.
             deadline, key, entry = self._arriving[0]
             try:
                 self.park(entry, key, deadline)
