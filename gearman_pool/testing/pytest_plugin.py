@@ -147,8 +147,11 @@ class _Running:
 
     def check(self) -> None:
         __tracebackhide__ = True
-        if self.failure is not None:
+        if isinstance(self.failure, Exception):
             raise self.failure
+        if self.failure is not None:
+            # SystemExit itself would keep pytest from tearing down the other fixtures.
+            pytest.fail(f"{self.worker!r} was ended by {self.failure!r}", pytrace=False)
         if self.thread.is_alive():
             pytest.fail(f"{self.worker!r} does not stop: a task of it hangs", pytrace=False)
 

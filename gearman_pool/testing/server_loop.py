@@ -10,6 +10,7 @@ import logging
 import os
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -136,7 +137,8 @@ class ServerLoop:
         """Close everything, and wait for the thread."""
         self._ending = True
         self._wake()
-        if threading.current_thread() is not self.thread:
+        # While the interpreter ends, the thread stands still for good.
+        if threading.current_thread() is not self.thread and not sys.is_finalizing():
             self.thread.join(_CALL_TIMEOUT)
 
     def _wake(self) -> None:

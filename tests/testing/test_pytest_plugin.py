@@ -133,9 +133,12 @@ def test_what_a_workers_loop_raised_is_raised_at_the_end(project):
         "    gearman_worker({'leave': leave})\n"
         "    gearman_client.submit_background('leave').result(10)\n"
         "    assert begun.wait(10)\n"
+        "def test_fixtures_of_the_first_are_gone():\n"
+        "    assert [thread.name for thread in threading.enumerate() if 'gearman' in thread.name] == []\n"
     )
-    assert done.returncode != 0
-    assert "left" in done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "was ended by SystemExit('left')" in done.stdout
+    assert "2 passed, 1 error" in done.stdout
 
 
 FAILING_TASKS = """

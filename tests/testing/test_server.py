@@ -70,6 +70,19 @@ def test_it_can_be_stopped_twice_and_started_twice():
     assert "stopped" in repr(server)
 
 
+def test_server_that_is_only_collected_when_the_interpreter_ends_does_not_hold_it_up():
+    program = (
+        "from gearman_pool.testing import EmbeddedServer\n"
+        "def serve():\n"
+        "    with EmbeddedServer():\n"
+        "        yield\n"
+        "kept = serve()\n"
+        "next(kept)\n"
+    )
+    # Waiting for its thread, which stands still by then, took 30 s.
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+
+
 def test_before_it_runs_it_says_what_to_do():
     server = EmbeddedServer()
     with pytest.raises(RuntimeError, match="start"):
