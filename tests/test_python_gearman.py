@@ -449,9 +449,14 @@ def test_admin_client_that_overrides_everything_with_python_gearmans_signatures_
 
 
 @pytest.fixture
-def lost(gearmand):
+def submit_timeout():
+    return 20.0
+
+
+@pytest.fixture
+def lost(gearmand, submit_timeout):
     """A request that was accepted, and lost with its server, which is dead; and the client that lost it."""
-    with GearmanClient([gearmand.address], submit_timeout=0.3) as client:
+    with GearmanClient([gearmand.address], submit_timeout=submit_timeout) as client:
         request = request_for("task", max_attempts=2)
         client.submit_multiple_requests([request], wait_until_complete=False, poll_timeout=10)
         assert request.state == "CREATED"
@@ -462,6 +467,7 @@ def lost(gearmand):
         client.close(0)
 
 
+@pytest.mark.parametrize("submit_timeout", [0.3])
 @pytest.mark.parametrize("resubmit", ["submit_multiple_requests", "wait_until_jobs_accepted"])
 def test_lost_request_that_no_server_takes_again_raises_as_a_fresh_one_does(lost, resubmit):
     client, request = lost
