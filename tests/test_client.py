@@ -381,6 +381,7 @@ def test_budget_blocks_and_then_raises(gearmand):
     from gearman_pool.errors import ClientSaturated
 
     with GearmanClient([gearmand.address], max_in_flight=5, submit_timeout=0.2) as client:
+        wait_until(lambda: None not in client.ping().values(), message="the server is up")
         futures = [client.submit("nobody") for _ in range(5)]
         _accepted(*futures)
         with pytest.raises(ClientSaturated, match="max_in_flight 5"):

@@ -533,7 +533,7 @@ def test_statuses_of_several_jobs_at_once(gearmand, raw_worker):
 def test_establish_connection_waits_for_that_server_or_says_why_not(gearmands):
     up, down = gearmands(), gearmands()
     down.kill()
-    with gearman.GearmanClient([up.address, down.address], submit_timeout=0.5) as client:
+    with gearman.GearmanClient([up.address, down.address], submit_timeout=2) as client:
         first, second = client.connection_list
         assert client.establish_connection(first) is first
         with pytest.raises(ServerUnavailable, match=down.address):
