@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -87,6 +88,9 @@ _IMPATIENCE = 1.0
 
 #: How many silent jobs are asked after in one sweep of one connection, so that a sweep stays short.
 _SWEEP_LIMIT = 1000
+
+#: Without the interpreter's lock two threads can get the same number from `itertools.count`.
+_COUNTS_ATOMICALLY: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 #: How long the exit of the interpreter waits for what is not accepted yet, in seconds.
 EXIT_TIMEOUT = 1.0
@@ -588,7 +592,7 @@ class Dispatcher:
             release_all(self._activity)
 
     def _reroute(self, entry: Entry, future: JobFuture) -> None:
-        self.pool.park(entry, future._key, self.io.clock() + self.options.submit_timeout)
+        self.pool.park_again(entry, future._key, self.io.clock() + self.options.submit_timeout)
 
     def _lost(self, connection: Connection, future: JobFuture, error: GearmanError) -> None:
         """A job was at the server when the connection went."""
@@ -627,6 +631,8 @@ class Dispatcher:
         """Return a unique that nobody else has."""
         if not self.io.running:
             self._renew_uniques()
+        if not _COUNTS_ATOMICALLY:
+            return os.urandom(self._unique_bytes).hex()
         return f"{self._unique_prefix}{next(self._unique_numbers)}"
 
     def _renew_uniques(self) -> None:

@@ -131,8 +131,8 @@ class TaskFinished(Event):
 class Listener:
     """Base for listeners: override what you need.
 
-    What a listener overrides is looked at once, when it is given to a client or a worker: an event that nobody handles
-    is not even made.
+    What a listener overrides is looked at once, when it is given to a client or a worker: for a job, no event is made
+    that nobody handles.
 
     Example::
 

@@ -25,7 +25,7 @@ from .errors import (
 )
 from .job import GearmanJobRequest
 from .options import ServerAddress, parse_server
-from .protocol.commands import Command
+from .protocol.commands import Command, submit_command
 from .protocol.packets import pack
 
 if TYPE_CHECKING:
@@ -293,6 +293,8 @@ class PythonGearmanClient(GearmanConnectionManager):
             current_request.job.handle = current_request.job.connection = None
             if self._chooses:
                 future._key = self._chosen(current_request)
+                # An override may look at the request, and change how urgent it is.
+                future._command = submit_command(current_request.background, current_request.priority)
             self._send(future, None)
             current_request._unaccepted = future
         except BaseException:

@@ -161,10 +161,16 @@ class ErrorListener(Listener):
     def __init__(self, worker: PythonGearmanWorker) -> None:
         self._worker = worker
 
-    def handle(self, event: Event) -> None:
-        """See `Listener.handle`."""
-        lost = isinstance(event, ConnectionClosed) and event.error is not None
-        if lost or isinstance(event, ConnectionFailed):
-            for connection in self._worker.connection_list:
-                if str(connection.address) == event.server:
-                    self._worker.handle_error(connection)
+    def on_connection_closed(self, event: ConnectionClosed) -> None:
+        """See `Listener.on_connection_closed`."""
+        if event.error is not None:
+            self._tell(event)
+
+    def on_connection_failed(self, event: ConnectionFailed) -> None:
+        """See `Listener.on_connection_failed`."""
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        for connection in self._worker.connection_list:
+            if str(connection.address) == event.server:
+                self._worker.handle_error(connection)

@@ -66,8 +66,8 @@ _COLD_START = 1.0
 #: An unanswered health check makes a connection suspect after this part of ``health_check_timeout``.
 _SUSPECT_PART = 1 / 3
 
-#: Packets up to this size are let in without counting all bytes, as long as so many of them fit for certain.
-_SMALL_PACKET = COPY_LIMIT
+#: The unit in which room for bytes is given away without counting what is there.
+_ROOM_UNIT = COPY_LIMIT
 
 #: How long the end of the loop waits for callers in the middle of sending on a closed connection, in seconds.
 _LAST_PATIENCE = 0.5
@@ -207,10 +207,10 @@ class Pool:
         self._waiting_timer: Timer | None = None
         # Callers that wait for room, and for how many bytes.
         self._room_waiters: deque[tuple[threading.Lock, int]] = deque()
-        # Requests are numbered as they ask for room, and need not be counted up to this number unless they are larger
-        # than that; see `_too_many_bytes`. Replaced whole, by any thread.
+        # Each request that asks for room draws a number for each unit that it takes. Up to this one there is room for
+        # certain; see `_too_many_bytes`. Replaced by any thread, and true whenever it is: it speaks of numbers.
         self._numbers = itertools.count()
-        self._uncounted = (0, 0)
+        self._room_until = 0
         io.post(self._start)
 
     # ---- any thread ------------------------------------------------------------------------------------------------
@@ -294,11 +294,12 @@ class Pool:
         if held >= self.options.max_in_flight:
             return True
         number = next(self._numbers)
-        until, largest = self._uncounted
-        return (number >= until or size > largest) and self._too_many_bytes(size, number)
+        for _ in range(size // _ROOM_UNIT):
+            number = next(self._numbers)
+        return number >= self._room_until and self._too_many_bytes(size, number)
 
     def _too_many_bytes(self, size: int, number: int) -> bool:
-        """Count the bytes that wait to be sent, and say how many requests need no counting from here on.
+        """Count the bytes that wait to be sent, and say up to which number there is room.
 
         They are counted in the queues themselves: a counter would drift with each caller that is interrupted between
         taking and giving back. Measured: counting a queue of 900 takes 60 us, ten times what a job costs.
@@ -309,8 +310,7 @@ class Pool:
         # A job that is larger than the limit goes alone.
         if held > 0 and room < 0:
             return True
-        largest = max(size, _SMALL_PACKET)
-        self._uncounted = number + 1 + max(room, 0) // largest, largest
+        self._room_until = number + 1 + max(room, 0) // _ROOM_UNIT
         return False
 
     def wait_for_room(self, size: int, deadline: float) -> bool:
@@ -409,14 +409,23 @@ class Pool:
     def _take_arrivals(self) -> None:
         # Those too that come meanwhile, or they would go on coming here; but not for ever.
         for _ in range(len(self._arriving) + _STRAGGLERS):
-            if not self._arriving:
-                break
+            try:
+                arrival = self._arriving[0]
+            except IndexError:
+                return
             # It stays in line until it is in its place: nobody who comes later gets past a line that is not empty.
-            deadline, key, entry = self._arriving[0]
+            deadline, key, entry = arrival
             try:
                 self.park(entry, key, deadline)
             finally:
-                self._arriving.popleft()
+                # This one, and not whatever is the first by now: when the loop has ended, several threads may be here.
+                with contextlib.suppress(ValueError):
+                    self._arriving.remove(arrival)
+
+    def park_again(self, entry: Entry, key: bytes | Server | None, deadline: float) -> None:
+        """Do that with a request that had room once, and gave it back when it left."""
+        self._room_until = 0
+        self.park(entry, key, deadline)
 
     def park(self, entry: Entry, key: bytes | Server | None, deadline: float) -> None:
         """Send the request, or let it wait for a server until ``deadline``."""

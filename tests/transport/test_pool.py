@@ -65,6 +65,43 @@ def test_job_does_not_overtake_one_that_the_io_thread_is_about_to_send(gearmand)
     assert numbers == sorted(numbers)
 
 
+def test_threads_that_look_at_the_same_arrival_leave_none_behind():
+    """When the loop has ended, each late caller ends what has arrived."""
+    with GearmanClient(["127.0.0.1:1"]) as client:
+        pool = client._dispatcher.pool
+        both = threading.Barrier(2)
+        parked = []
+
+        def park(entry: object, *_: object) -> None:
+            parked.append(entry)
+            if entry == "first":
+                both.wait(10)
+
+        pool.park = park
+        pool._arriving.extend([(0.0, None, "first"), (0.0, None, "second")])
+        threads = [threading.Thread(target=pool._take_arrivals) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert parked.count("first") == 2
+        assert "second" in parked
+        assert not pool._arriving
+
+
+def test_jobs_that_are_put_in_line_again_use_up_their_room_again(gearmand):
+    gearmand.kill()
+    limit = 1_000_000
+    with GearmanClient([gearmand.address], max_outbound_bytes=limit, submit_timeout=60) as client:
+        pool = client._dispatcher.pool
+        assert not pool.full(10)  # room for many of its size, without counting
+        for _ in range(9):
+            pool.park_again((bytes(limit // 10), 0, None), None, client._dispatcher.io.clock() + 60)
+        assert not pool.full(limit // 20)
+        assert pool.full(limit // 5)
+        client.close(0)
+
+
 def test_several_connections_to_one_server_share_the_jobs(gearmand):
     with GearmanClient([gearmand.address], connections_per_server=3) as client:
         wait_until(lambda: client.ping() and client.servers()[0].connections == 3, message="three connections")
