@@ -198,15 +198,12 @@ class Connection:
             batch: list[bytes] = []
             size = 0
             payload: bytes | None = None
-            while size < BATCH_SIZE:
+            while queue and size < BATCH_SIZE:
                 try:
                     entry = queue[0]
-                except IndexError:
-                    break
-                packet, reply, _ = entry
-                if reply:
-                    order.append(entry)
-                try:
+                    packet, reply, _ = entry
+                    if reply:
+                        order.append(entry)
                     queue.popleft()
                 except IndexError:  # the client was closed, and waited for this thread no longer
                     return None

@@ -238,7 +238,8 @@ class IOThread:
     def release_soon(self, waiters: list[threading.Lock]) -> None:
         """Wake those who wait for these locks, just before the loop waits and gives up the interpreter's lock.
 
-        A caller that is woken earlier finds that lock taken, and has to be woken once more.
+        A caller that is woken earlier finds that lock taken, and has to be woken once more. Who calls this has seen that
+        somebody waits, after what they wait for had happened.
         """
         releases = self._releases
         if self.ended or not self.running:
@@ -246,10 +247,9 @@ class IOThread:
             releases = waiters
         else:
             try:
-                # pop, not a look and then a pop: it is the operation by which both sides order themselves.
-                while True:
+                while waiters:
                     releases.append(waiters.pop())
-            except IndexError:
+            except IndexError:  # the last one has just given up waiting
                 pass
             if len(releases) < _RELEASE_LIMIT:
                 return
@@ -374,8 +374,8 @@ class IOThread:
         else:
             timeout = self._until_next_timer()
         self.wake_at = _NEVER if timeout is None else self.clock() + timeout
-        if self._releases:
-            release_all(self._releases)
+        while self._releases:
+            self._releases.pop().release()
         try:
             ready = self._select(timeout)
         finally:
@@ -442,6 +442,7 @@ def release_all(waiters: list[threading.Lock] | deque[threading.Lock]) -> None:
     """Release the locks, and take them off the list; who puts one there meanwhile finds it released or still there."""
     while True:
         try:
+            # pop, not a look and then a pop: it is the operation by which both sides order themselves.
             waiter = waiters.pop()
         except IndexError:
             return
