@@ -238,8 +238,8 @@ class IOThread:
     def release_soon(self, waiters: list[threading.Lock]) -> None:
         """Wake those who wait for these locks, just before the loop waits and gives up the interpreter's lock.
 
-        A caller that is woken earlier finds that lock taken, and has to be woken once more. Who calls this has seen that
-        somebody waits, after what they wait for had happened.
+        A caller that is woken earlier finds that lock taken, and has to be woken once more. Whoever calls this has seen
+        that somebody waits, after what they wait for had happened.
         """
         releases = self._releases
         if self.ended or not self.running:
