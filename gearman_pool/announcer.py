@@ -56,7 +56,7 @@ class Announcer:
         for listener in self._listeners:
             try:
                 listener.handle(event)
-            except Exception:
+            except Exception:  # the user's code; the listeners behind this one must be told
                 if not self._failed:
                     self._failed = True
                     self._log.exception("a listener failed; later failures are not logged")

@@ -13,7 +13,6 @@ import contextlib
 import itertools
 import logging
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -46,7 +45,7 @@ from .events import (
     JobUpdated,
 )
 from .future import CANCELLED, FINISHED, JobFuture
-from .job import JobReference, JobUpdate, as_text
+from .job import GearmanJob, JobReference, JobUpdate, as_text
 from .options import ClientOptions, ServerAddress
 from .protocol.client import (
     COMPLETE,
@@ -68,6 +67,7 @@ from .protocol.session import Event as SessionEvent
 from .transport.connection import Connection, LostEntries
 from .transport.io_thread import IOThread, release_all
 from .transport.pool import Pool, Query, Server
+from .transport.syscalls import HAS_GIL
 
 if TYPE_CHECKING:
     from .promise import Promise
@@ -88,9 +88,6 @@ _IMPATIENCE = 1.0
 
 #: How many silent jobs are asked after in one sweep of one connection, so that a sweep stays short.
 _SWEEP_LIMIT = 1000
-
-#: Without the interpreter's lock two threads can get the same number from `itertools.count`.
-_COUNTS_ATOMICALLY: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 #: How long the exit of the interpreter waits for what is not accepted yet, in seconds.
 EXIT_TIMEOUT = 1.0
@@ -382,8 +379,7 @@ class Dispatcher:
         job.connection = server.public or self._make_public(server)
         request._move(JOB_CREATED)
         if self._tells_accepted:
-            names = as_text(job.task), as_text(job.unique)
-            self.announcer.tell(JobAccepted(server.name, *names, handle, request.background))
+            self.announcer.tell(JobAccepted(server.name, *_names(job), handle, request.background))
         if request.background:
             self._finish(future, JOB_CREATED, JobReference(server.name, handle, as_text(job.unique)), None)
             return
@@ -468,8 +464,7 @@ class Dispatcher:
             update = JobUpdate(name, value)
         if self._tells_updated:
             size = 0 if kind == STATUS else len(value)
-            job = request.job
-            self.announcer.tell(JobUpdated(connection.server.name, as_text(job.task), as_text(job.unique), name, size))
+            self.announcer.tell(JobUpdated(connection.server.name, *_names(request.job), name, size))
         if callbacks is not None and name in callbacks:
             arguments = value if kind == STATUS else (value,)
             self._mailbox(future).put(partial(_call_back, future, callbacks[name], kind != STATUS, arguments))
@@ -523,8 +518,6 @@ class Dispatcher:
             self._impatient_until = self.io.clock() + _IMPATIENCE
             since = self.io.clock()
             self._stubborn.put(partial(self._resolve_stubborn, future, outcome, result, error, since))
-        elif future._audience is None:
-            future._client = None
         else:
             self._resolved(future)
 
@@ -622,8 +615,7 @@ class Dispatcher:
         job.handle = None
         future._connection = None
         self.counters.jobs_retried += 1
-        names = as_text(job.task), as_text(job.unique)
-        self.announcer.tell(JobRetried(error.server, *names, request.connection_attempts, str(error)))
+        self.announcer.tell(JobRetried(error.server, *_names(job), request.connection_attempts, str(error)))
         packet = pack(future._command, *future._arguments(_bytes(job.unique)))
         self._reroute((packet, submit_reply(request.background), future), future)
 
@@ -631,7 +623,8 @@ class Dispatcher:
         """Return a unique that nobody else has."""
         if not self.io.running:
             self._renew_uniques()
-        if not _COUNTS_ATOMICALLY:
+        if not HAS_GIL:
+            # Two threads can get the same number from `itertools.count`.
             return os.urandom(self._unique_bytes).hex()
         return f"{self._unique_prefix}{next(self._unique_numbers)}"
 
@@ -756,8 +749,8 @@ class Dispatcher:
         outcome = type(error).__name__ if error is not None else "accepted" if request.background else "complete"
         connection = request.job.connection
         server = str(connection) if connection is not None else None
-        names = as_text(request.job.task), as_text(request.job.unique)
-        self.announcer.tell(JobFinished(server, *names, outcome, self.io.clock() - future._started))
+        duration = self.io.clock() - future._started
+        self.announcer.tell(JobFinished(server, *_names(request.job), outcome, duration))
 
     def _mailbox(self, future: JobFuture) -> Mailbox:
         if future._mailbox is None:
@@ -843,9 +836,12 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 def _describe(error: GearmanError, future: JobFuture) -> None:
-    job = future.request.job
-    error.task = as_text(job.task)
-    error.unique = as_text(job.unique)
+    error.task, error.unique = _names(future.request.job)
+
+
+def _names(job: GearmanJob) -> tuple[str, str]:
+    """Return task and unique as events and errors tell them."""
+    return as_text(job.task), as_text(job.unique)
 
 
 def _copy(error: GearmanError) -> GearmanError:

@@ -378,7 +378,7 @@ def test_close_while_it_connects_is_no_failure_to_connect(caplog):
 
 
 def test_uniques_need_no_lock_of_the_interpreters(monkeypatch, client):
-    monkeypatch.setattr("gearman_pool.dispatch._COUNTS_ATOMICALLY", False)
+    monkeypatch.setattr("gearman_pool.dispatch.HAS_GIL", False)
     monkeypatch.setattr(client._dispatcher, "_unique_numbers", iter(()))
     uniques = {client._dispatcher.new_unique() for _ in range(100)}
     assert {len(unique) for unique in uniques} == {32}

@@ -256,9 +256,9 @@ class IOThread:
         release_all(releases)
 
     def release_now(self) -> None:
-        """Wake those whose wait is over, because the turn will still last."""
-        if self._releases:
-            release_all(self._releases)
+        """Wake those whose wait is over."""
+        while self._releases:
+            self._releases.pop().release()
 
     def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
         """Have ``call`` made after ``delay`` seconds."""
@@ -374,8 +374,7 @@ class IOThread:
         else:
             timeout = self._until_next_timer()
         self.wake_at = _NEVER if timeout is None else self.clock() + timeout
-        while self._releases:
-            self._releases.pop().release()
+        self.release_now()
         try:
             ready = self._select(timeout)
         finally:
@@ -397,11 +396,8 @@ class IOThread:
         self._rest_is_due = False
         # Sockets first, timers after: a process that was stopped for a while finds answers and due health checks at
         # once, and must not take a server for dead whose answer lies there unread.
-        timers = self._timers
-        if timers and timers[0][0] <= self.now:
-            self._run_timers()
-        if self._inbox:
-            self._run_inbox()
+        self._run_timers()
+        self._run_inbox()
         while self._turn():
             pass
 

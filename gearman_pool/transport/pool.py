@@ -400,7 +400,7 @@ class Pool:
         if self._arriving:
             return True
         for connection in self.connections:  # noqa: SIM110 - a generator costs more than all it looks at
-            if connection.queue and connection.wants_pump:
+            if connection.wants_pump:
                 return True
         return False
 
@@ -423,7 +423,7 @@ class Pool:
                     self._arriving.remove(arrival)
 
     def park_again(self, entry: Entry, key: bytes | Server | None, deadline: float) -> None:
-        """Do that with a request that had room once, and gave it back when it left."""
+        """`park` a request that had room once, and gave it back when it left."""
         self._room_until = 0
         self.park(entry, key, deadline)
 

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 
 __all__ = [
+    "HAS_GIL",
     "KEEPS_GIL",
     "KEEP_LIMIT",
     "READ_SIZE",
@@ -30,6 +31,9 @@ __all__ = [
     "send_plain",
     "send_tls",
 ]
+
+#: Whether this interpreter runs one thread at a time.
+HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 #: Larger buffers go through the plain calls: copying 64 KiB takes about as long as handing over the GIL.
 KEEP_LIMIT = 64 * 1024
@@ -97,7 +101,7 @@ _Receive = Callable[[socket.socket], bytes | None]
 
 def _load() -> tuple[_Send, Callable[[], _Receive]] | None:
     """Return the calls that keep the GIL, or None where they cannot be had or buy nothing."""
-    if sys.platform == "win32" or not getattr(sys, "_is_gil_enabled", lambda: True)():
+    if sys.platform == "win32" or not HAS_GIL:
         return None
     try:
         import ctypes
