@@ -208,9 +208,9 @@ class ServerInfo:
     """One server as the client sees it.
 
     ``state``: ``"UP"``, ``"CONNECTING"``, ``"DOWN"`` or ``"DRAINING"``. ``connections``: how many are up.
-    ``in_flight``:
-    requests and jobs there. ``latency``: seconds of the last health check's round trip, None before the first.
-    ``last_error``: why it is or was down. ``retry_in``: seconds until the next attempt, None if none is due.
+    ``in_flight``: requests and jobs there. ``latency``: seconds of the last health check's round trip, None before the
+    first. ``last_error``: why the last connection or attempt ended, None since another came up. ``retry_in``: seconds
+    until the next attempt, None if none is due.
     """
 
     address: str

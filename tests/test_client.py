@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from gearman_pool import PRIORITY_HIGH, PRIORITY_LOW, GearmanClient, GearmanError, JobReference, JSONEncoder, Listener
+from gearman_pool import PRIORITY_HIGH, PRIORITY_LOW, GearmanClient, GearmanError, JobReference, JSONEncoder
 from gearman_pool.errors import (
     ClientClosed,
     ConnectionLost,
@@ -27,8 +27,10 @@ from gearman_pool.errors import (
     JobTimeout,
     ServerUnavailable,
 )
+from gearman_pool.events import ConnectionClosed, ConnectionOpened, JobAccepted, JobFinished
 from gearman_pool.job import GearmanJob, GearmanJobRequest
 
+from .support.listening import Keeping
 from .support.waiting import wait_until
 
 
@@ -359,20 +361,15 @@ def test_forgotten_client_warns_and_its_thread_ends(gearmand):
 
 
 def test_close_while_it_connects_is_no_failure_to_connect(caplog):
-    heard = []
-
-    class Ear(Listener):
-        def handle(self, event):
-            heard.append(event)
-
+    keeping = Keeping()
     with socket.create_server(("127.0.0.1", 0)) as listener:  # takes connections and never answers
-        client = GearmanClient([f"127.0.0.1:{listener.getsockname()[1]}"], listeners=[Ear()])
+        client = GearmanClient([f"127.0.0.1:{listener.getsockname()[1]}"], listeners=[keeping])
         client.submit("x")
         wait_until(lambda: client.servers()[0].state == "CONNECTING", message="the attempt")
         accepted, _ = listener.accept()
         client.close(0)
         accepted.close()
-    assert [type(event).__name__ for event in heard if "Job" not in type(event).__name__] == []
+    assert [event for event in keeping.events if "Job" not in type(event).__name__] == []
     assert caplog.messages == []
     assert client.stats().connections_failed == 0
 
@@ -423,16 +420,11 @@ def test_callback_that_blocks_or_fails_delays_no_other_job(client, c_worker, cap
 
 
 def test_listeners_hear_of_jobs_and_connections(gearmand, echo_worker):
-    heard = []
-
-    class Ear(Listener):
-        def handle(self, event):
-            heard.append(type(event).__name__)
-
-    with GearmanClient([gearmand.address], listeners=[Ear()]) as client:
+    keeping = Keeping()
+    with GearmanClient([gearmand.address], listeners=[keeping]) as client:
         assert client.submit("echo", b"x").result(5) == b"x"
-    wait_until(lambda: "ConnectionClosed" in heard, message="the events")
-    assert heard == ["ConnectionOpened", "JobAccepted", "JobFinished", "ConnectionClosed"]
+    wait_until(lambda: keeping.of(ConnectionClosed), message="the events")
+    assert [type(event) for event in keeping.events] == [ConnectionOpened, JobAccepted, JobFinished, ConnectionClosed]
 
 
 def test_servers_can_be_added_and_removed_while_it_runs(gearmands, raw_workers):

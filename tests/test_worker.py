@@ -14,10 +14,11 @@ import time
 
 import pytest
 
-from gearman_pool import GearmanClient, GearmanJob, GearmanWorker, JobUpdate, JSONEncoder, Listener
+from gearman_pool import GearmanClient, GearmanJob, GearmanWorker, JobUpdate, JSONEncoder
 from gearman_pool.errors import InvalidWorkerState, JobException, JobFailed
 from gearman_pool.events import ConnectionOpened, TaskFinished, TaskStarted
 from gearman_pool.worker_job import GearmanWorkerJob
+from tests.support.listening import Keeping
 from tests.support.processes import handler_before_python
 from tests.support.running import running
 from tests.support.waiting import wait_until
@@ -571,24 +572,19 @@ def test_job_class_and_create_job_make_the_tasks_object(gearmand, client):
 
 
 def test_listeners_hear_of_tasks_and_connections(gearmand, client, caplog):
-    events = []
-
-    class Recorder(Listener):
-        def handle(self, event):
-            events.append(event)
-
-    worker = GearmanWorker([gearmand.address], listeners=[Recorder()])
+    keeping = Keeping()
+    worker = GearmanWorker([gearmand.address], listeners=[keeping])
     worker.register_task("fine", lambda job: b"")
     worker.register_task("fail", lambda job: 1 / 0)
     with running(worker), caplog.at_level(logging.CRITICAL, "gearman_pool.worker"):
         client.submit("fine", unique="u1").result(10)
         with pytest.raises(JobException):
             client.submit("fail").result(10)
-        wait_until(lambda: sum(isinstance(event, TaskFinished) for event in events) == 2)
-    assert isinstance(events[0], ConnectionOpened)
-    assert [event.task for event in events if isinstance(event, TaskStarted)] == ["fine", "fail"]
-    assert [event.outcome for event in events if isinstance(event, TaskFinished)] == ["done", "failed"]
-    assert next(event.unique for event in events if isinstance(event, TaskStarted)) == "u1"
+        wait_until(lambda: len(keeping.of(TaskFinished)) == 2)
+    assert isinstance(keeping.events[0], ConnectionOpened)
+    assert [event.task for event in keeping.of(TaskStarted)] == ["fine", "fail"]
+    assert [event.outcome for event in keeping.of(TaskFinished)] == ["done", "failed"]
+    assert keeping.of(TaskStarted)[0].unique == "u1"
 
 
 # ---- running and stopping ------------------------------------------------------------------------------------------

@@ -12,8 +12,10 @@ import pytest
 
 from gearman_pool import GearmanAdminClient, GearmanClient
 from gearman_pool.errors import ConnectionLost, GearmanError, ProtocolError, UnknownCommandError
+from gearman_pool.events import ConnectionClosed
 from gearman_pool.testing import FaultProxy
 
+from ..support.listening import Keeping
 from ..support.raw import (
     ECHO_RES,
     ERROR,
@@ -78,11 +80,12 @@ def _saying(data: bytes):
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_closes_its_connection_with_protocol_error(gearmand, name):
     data, text = GARBAGE[name]
+    keeping = Keeping()
     with (
         ScriptedServer(_saying(data)) as bad,
         # No health check comes to help: the garbage alone closes the connection.
         GearmanClient(
-            [bad.address, gearmand.address], policy="failover", reconnect_backoff=(5, 10), health_check_interval=60
+            [bad.address, gearmand.address], policy="failover", health_check_interval=60, listeners=[keeping]
         ) as client,
     ):
         wait_up(client)
@@ -97,8 +100,9 @@ def test_garbage_closes_its_connection_with_protocol_error(gearmand, name):
         assert bad.address in str(cause)
         assert text in str(cause)
         assert isinstance(cause, UnknownCommandError) == ("command 99" in text or "command 7" in text)
-        wait_until(lambda: client.servers()[0].state != "UP")
-        assert text in client.servers()[0].last_error
+        (closed,) = wait_until(lambda: keeping.of(ConnectionClosed))
+        assert closed.server == bad.address
+        assert text in closed.error
         assert client.stats().connections_lost == 1
         assert client.stats().loop_errors == 0
 

@@ -19,12 +19,12 @@ from gearman_pool import (
     GearmanClient,
     GearmanWorker,
     JSONEncoder,
-    Listener,
     ServerAddress,
 )
 from gearman_pool.errors import ClientSaturated, EncodeError, GearmanError, JobException
 from gearman_pool.options import make_ssl_context, servers_from_env
 
+from ..support.listening import Keeping
 from ..support.waiting import wait_until
 from .scripted import ScriptedServer
 from .support import ROOT, wait_accepted, wait_up
@@ -62,14 +62,6 @@ def test_package_never_imports_pickle():
         lines = path.read_text().splitlines()
         assert not [line for line in lines if line.strip().startswith(tuple(f"import {name}" for name in names))], path
         assert not [line for line in lines if line.strip().startswith(tuple(f"from {name} " for name in names))], path
-
-
-class _Keeping(Listener):
-    def __init__(self) -> None:
-        self.events: list[object] = []
-
-    def handle(self, event: object) -> None:
-        self.events.append(event)
 
 
 class _Witness:
@@ -119,7 +111,7 @@ def _submit_and_see(client: GearmanClient, witness: _Witness, **options) -> Gear
 
 
 def test_payloads_and_results_appear_nowhere(gearmand, raw_worker, witness):
-    keeping = _Keeping()
+    keeping = Keeping()
     with GearmanClient([gearmand.address], listeners=[keeping], policy="failover") as client:
         future = client.submit("raw", PAYLOAD, on_data=lambda data: 1 / 0, on_status=lambda *numbers: 1 / 0)
         future.add_done_callback(lambda done: 1 / 0)

@@ -12,7 +12,9 @@ import time
 import pytest
 
 from gearman_pool import GearmanClient, GearmanWorker
+from gearman_pool.events import ConnectionClosed
 
+from ..support.listening import Keeping
 from ..support.raw import (
     ECHO_RES,
     ERROR,
@@ -247,16 +249,21 @@ def test_garbage_closes_its_connection_and_no_other_and_the_worker_comes_back(ge
     data, text = GARBAGE[name]
     script = _Bad(data, ends=text == "closed")
     go_on = threading.Event()
+    keeping = Keeping()
     caplog.set_level("CRITICAL", "gearman_pool.worker")
     with ScriptedServer(script) as bad, GearmanClient([gearmand.address]) as client:
         # No health check comes to help: the garbage alone closes the connection.
-        worker = _echo_worker(bad.address, gearmand.address, concurrency=2, health_check_interval=60)
+        worker = _echo_worker(
+            bad.address, gearmand.address, concurrency=2, health_check_interval=60, listeners=[keeping]
+        )
         worker.register_task("hold", lambda job: b"held" if go_on.wait(30) else b"")
         with running(worker):
             held = client.submit("hold")
             wait_until(lambda: gearmand.running_jobs("hold") == 1, message="a job of the other server runs")
-            wait_until(lambda: worker.stats().connections_lost >= 2, message="the connection is closed, twice")
-            assert text in _first(worker).last_error
+            wait_until(lambda: len(keeping.of(ConnectionClosed)) >= 2, message="the connection is closed, twice")
+            for event in keeping.of(ConnectionClosed):
+                assert event.server == bad.address
+                assert text in event.error
             _call(client, 10)
             script.behaves.set()
             wait_until(lambda: script.results, message="the worker is back and takes a job")
