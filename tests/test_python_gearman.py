@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import functools
 import threading
 
@@ -642,7 +641,7 @@ def test_status_of_a_job_whose_server_is_down_raises_server_unavailable(gearmand
 
 def test_status_of_a_job_whose_server_does_not_answer_times_out_and_can_be_waited_for(gearmand, client):
     request = client.submit_job("task", b"", background=True, poll_timeout=10)
-    with gearmand_paused(gearmand):
+    with gearmand.paused():
         for _ in range(5):
             assert client.get_job_status(request, poll_timeout=0.05).timed_out
         assert request.status == {}
@@ -662,20 +661,11 @@ def test_connection_that_is_lost_before_the_status_came_raises_connection_lost(g
         client.get_job_status(request, poll_timeout=0.05)
 
 
-@contextlib.contextmanager
-def gearmand_paused(server):
-    server.pause()
-    try:
-        yield
-    finally:
-        server.resume()
-
-
 def test_establish_connection_names_the_server_that_does_not_answer(gearmand):
     with GearmanClient([gearmand.address], submit_timeout=0.2) as client:
         [connection] = client.connection_list
         assert client.establish_connection(connection) is connection
-        with gearmand_paused(gearmand), pytest.raises(ServerUnavailable, match=f"{gearmand.address} does not answer"):
+        with gearmand.paused(), pytest.raises(ServerUnavailable, match=f"{gearmand.address} does not answer"):
             client.establish_connection(connection)
 
 

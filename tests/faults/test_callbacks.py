@@ -29,7 +29,7 @@ assert BLOCKERS > 2 * MAX_THREADS
 
 
 @contextlib.contextmanager
-def _blocked(client):
+def _blocked(client, gearmand):
     """Callbacks block on every thread there is for them, and others wait for a thread, until the block ends."""
     release, ran, blockers = threading.Event(), [], []
 
@@ -37,9 +37,10 @@ def _blocked(client):
         ran.append(True)
         release.wait(30)
 
-    for _ in range(BLOCKERS):
-        blockers.append(client.submit("echo"))
-        blockers[-1].add_done_callback(block)
+    with gearmand.paused():  # a callback for a job that is done would run, and block, here
+        for _ in range(BLOCKERS):
+            blockers.append(client.submit("echo"))
+            blockers[-1].add_done_callback(block)
     try:
         wait_until(lambda: len(ran) == MAX_THREADS, message="a callback blocks on every thread")
         wait_until(lambda: all(future.done() for future in blockers), message="the others wait for a thread")
@@ -50,15 +51,16 @@ def _blocked(client):
     wait_until(lambda: len(ran) == BLOCKERS, message="the callbacks that had to wait")
 
 
-def test_callbacks_that_block_delay_no_other_job(client):
+def test_callbacks_that_block_delay_no_other_job(client, gearmand):
     # Who waited for a callback would wait until this test lets it go.
     what = f"{BLOCKERS} callbacks that block"
-    assert_p99_is_unharmed(client, what, lambda: _blocked(client), longest=2.0)
+    assert_p99_is_unharmed(client, what, lambda: _blocked(client, gearmand), longest=2.0)
 
 
-def test_other_callbacks_run_beside_one_that_blocks(client):
+def test_other_callbacks_run_beside_one_that_blocks(client, gearmand):
     release, ran = threading.Event(), []
-    client.submit("echo").add_done_callback(lambda _: release.wait(20))
+    with gearmand.paused():
+        client.submit("echo").add_done_callback(lambda _: release.wait(20))
     try:
         for number in range(50):
             client.submit("echo", b"%d" % number).add_done_callback(lambda future: ran.append(future.result()))
@@ -89,7 +91,7 @@ def test_callback_that_raises_is_logged_and_the_job_has_its_result(gearmand, raw
         assert again.result(15) == b"again"
 
 
-def test_callback_that_would_end_its_thread_is_logged_as_any_other(client, caplog):
+def test_callback_that_would_end_its_thread_is_logged_as_any_other(client, gearmand, caplog):
     """SystemExit is no Exception, and ends the thread that it is raised in."""
     ran = []
 
@@ -97,7 +99,8 @@ def test_callback_that_would_end_its_thread_is_logged_as_any_other(client, caplo
         raise SystemExit
 
     for number in range(40):
-        client.submit("echo").add_done_callback(leave)
+        with gearmand.paused():
+            client.submit("echo").add_done_callback(leave)
         client.submit("echo", b"%d" % number).add_done_callback(lambda future: ran.append(future.result()))
     wait_until(lambda: len(ran) == 40, message="the other callbacks")
     wait_until(lambda: caplog.text.count("SystemExit") >= 40, message="the log")
@@ -140,10 +143,11 @@ def test_callbacks_submit_more_jobs_and_wait_for_them(client):
     assert set(ends) == {b"1"}
 
 
-def test_callback_that_waits_on_another_future_that_ends_in_time(client, raw_worker):
+def test_callback_that_waits_on_another_future_that_ends_in_time(client, gearmand, raw_worker):
     waited = []
     slow = client.submit("raw")
-    client.submit("echo").add_done_callback(lambda _: waited.append(slow.result(15)))
+    with gearmand.paused():
+        client.submit("echo").add_done_callback(lambda _: waited.append(slow.result(15)))
     assert client.submit("echo", b"x").result(15) == b"x"
     raw_worker.next_job().complete(b"slow")
     wait_until(lambda: waited == [b"slow"], message="the waiting callback")

@@ -196,7 +196,11 @@ _EXITS = {
         0,
     ),
     "a callback that never returns": (
-        "client.submit_background('left').add_done_callback(lambda f: time.sleep(100)); time.sleep(0.2)",
+        # The callback of a job that is done already would run at once, in the main thread.
+        (
+            "client.submit_background('left'); begun = threading.Event(); future = client.submit('x', timeout=0.5); "
+            "future.add_done_callback(lambda _: (begun.set(), time.sleep(100))); begun.wait(20)"
+        ),
         0,
     ),
 }

@@ -82,8 +82,7 @@ def test_server_that_freezes_under_a_running_worker_is_found_within_interval_and
             # A job of the frozen server runs all the while.
             other.submit("slow")
             assert started.wait(10)
-        frozen.pause()
-        try:
+        with frozen.paused():
             frozen_at = time.monotonic()
             detected = None
             while detected is None and time.monotonic() - frozen_at < 20:
@@ -102,8 +101,6 @@ def test_server_that_freezes_under_a_running_worker_is_found_within_interval_and
                 wait_until(lambda: worker.stats().results_lost == 1, message="the result has nowhere to go")
                 assert seen == [True]
             _call(client, 20)
-        finally:
-            frozen.resume()
         with GearmanClient([frozen.address]) as back:
             _call(back, 3)
         other.close(0)

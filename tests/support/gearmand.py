@@ -8,7 +8,8 @@ import re
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from typing_extensions import Self
@@ -202,6 +203,15 @@ class Gearmand(RunningServer):
         assert self._child is not None
         self._child.send_signal(signal.SIGCONT)
         self._paused = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have it frozen within the block: what a client does there, it does before any answer."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
 
     def start(self) -> None:
         """Start it again on the same port after `kill` or `stop`; returns once it answers."""

@@ -237,8 +237,7 @@ def test_child_of_a_fork_keeps_no_descriptor_of_a_connection_in_the_making(gearm
 def test_caller_that_waits_for_room_costs_no_processor_time(gearmand):
     with GearmanClient([gearmand.address], max_outbound_bytes=3_000_000, submit_timeout=1.0) as client:
         client.ping()
-        gearmand.pause()
-        try:
+        with gearmand.paused():
             for _ in range(100):  # until the server's buffers are full, and the limit is reached with the next one
                 try:
                     client.submit("x", bytes(1_000_000))
@@ -249,8 +248,6 @@ def test_caller_that_waits_for_room_costs_no_processor_time(gearmand):
                 client.submit("x", bytes(2_900_000))
             assert client.stats().wakeups - wakeups < 100
             assert time.process_time() - used < 0.5
-        finally:
-            gearmand.resume()
         client.close(timeout=0)
 
 
