@@ -473,7 +473,7 @@ class GearmanClient(PythonGearmanClient):
         request: GearmanJobRequest | None = None,
     ) -> StatusQuery:
         """Ask a server for a job: by its unique if there is one, because handles repeat after a restart."""
-        query = StatusQuery(str(server.address), handle, request)
+        query = StatusQuery(server.name, handle, request)
         if unique and (handle is None or unique not in _DASH):
             unique = encode_unique(unique)
             packet = pack(Command.GET_STATUS_UNIQUE, unique)
@@ -507,9 +507,7 @@ class GearmanClient(PythonGearmanClient):
         """
         timeout = self.options.health_check_timeout if timeout is None else timeout
         deadline = monotonic() + timeout
-        queries = [
-            (str(server.address), self._ping(server, timeout)) for server in list(self._dispatcher.pool.wanted.values())
-        ]
+        queries = [(server.name, self._ping(server, timeout)) for server in list(self._dispatcher.pool.wanted.values())]
         answers: dict[str, float | None] = {}
         for address, promise in queries:
             answers[address] = None

@@ -419,7 +419,7 @@ class Dispatcher:
     def _worker_failed(self, future: JobFuture, error: JobFailed) -> None:
         self.counters.jobs_failed += 1
         connection = future._connection
-        error.server = str(connection.server.address) if connection is not None else None
+        error.server = connection.server.name if connection is not None else None
         self._finish(future, JOB_FAILED, None, error)
 
     def _worker_raised(self, future: JobFuture, data: bytes) -> None:
@@ -437,7 +437,7 @@ class Dispatcher:
     def _refused(self, connection: Connection, token: Any, code: str, text: str) -> None:
         if isinstance(token, JobFuture):
             job = token.request.job
-            address = str(connection.server.address)
+            address = connection.server.name
             self.counters.jobs_failed += 1
             error = ServerError.from_reply(
                 code, text, server=address, task=as_text(job.task), unique=as_text(job.unique)
@@ -497,7 +497,7 @@ class Dispatcher:
         if isinstance(error, GearmanError):
             _describe(error, future)
             if error.server is None and future._connection is not None:
-                error.server = str(future._connection.server.address)
+                error.server = future._connection.server.name
         if future._timer is not None:
             future._timer.cancel()
             future._timer = None
@@ -708,7 +708,7 @@ class Dispatcher:
             f"{connection.server.address} no longer has the job of task {future.job.task!r}, and never "
             "said how it ended; it may or may not have run"
         )
-        self._finish(future, JOB_FAILED, None, JobLost(text, server=str(connection.server.address), maybe_sent=True))
+        self._finish(future, JOB_FAILED, None, JobLost(text, server=connection.server.name, maybe_sent=True))
 
     # ---- cancel ----------------------------------------------------------------------------------------------------
 
@@ -856,7 +856,7 @@ def _connection_lost(connection: Connection, request: Any, error: GearmanError) 
     text = (
         f"the connection was lost while task {as_text(request.job.task)!r} was at the server; it may have run ({error})"
     )
-    lost = ConnectionLost(text, server=str(connection.server.address), maybe_sent=True, retryable=True)
+    lost = ConnectionLost(text, server=connection.server.name, maybe_sent=True, retryable=True)
     lost.__cause__ = error
     return lost
 

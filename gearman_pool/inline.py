@@ -123,7 +123,7 @@ class _Pool:
     def infos(self) -> tuple[ServerInfo, ...]:
         return tuple(
             ServerInfo(
-                address=str(server.address),
+                address=server.name,
                 state=server.state.value,
                 connections=0,
                 in_flight=0,

@@ -133,7 +133,7 @@ class Assignment:
     @property
     def server(self) -> str:
         """The address of the server that gave it."""
-        return str(self.connection.server.address)
+        return self.connection.server.name
 
 
 class _State:

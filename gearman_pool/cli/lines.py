@@ -41,7 +41,7 @@ def submit_lines(args: argparse.Namespace, submit: Callable[[bytes], JobFuture],
             if printer.error is not None:
                 break
             printer.futures.put(submit(line.rstrip(b"\r\n")))
-    except BaseException:
+    except BaseException:  # Ctrl+C too
         printer.quiet = True
         abandon()
         raise

@@ -348,13 +348,13 @@ class Connection:
         return error if isinstance(error, ssl.SSLError) and _is_alert(error) else None
 
     def _lose_for(self, error: ProtocolError) -> None:
-        address = str(self.server.address)
+        address = self.server.name
         named = type(error)(f"{address}: {error}", server=address)
         named.__cause__ = error
         self.lose(named)
 
     def _lose_for_tls(self) -> None:
-        address = str(self.server.address)
+        address = self.server.name
         text = f"{address}: the server speaks TLS on this port, and the client does not: give ssl_context or write gearmans://"
         self.lose(TLSError(text, server=address))
 
@@ -478,7 +478,7 @@ class Connection:
         return any(_is_draining(frame, self) for ident, frame in sys._current_frames().items() if ident != me)
 
     def _lost(self, why: str, cause: BaseException | None = None) -> ConnectionLost:
-        error = ConnectionLost(f"{self.server.address}: {why}", server=str(self.server.address), retryable=True)
+        error = ConnectionLost(f"{self.server.address}: {why}", server=self.server.name, retryable=True)
         error.__cause__ = cause
         return error
 

@@ -188,7 +188,7 @@ class Pool:
         self.servers: tuple[Server, ...] = tuple(Server(address) for address in addresses)
         #: The servers that are wanted, by address: those above but for what drains, and what the I/O thread has not yet
         #: taken in. Changed by any thread, by single operations.
-        self.wanted: dict[str, Server] = {str(server.address): server for server in self.servers}
+        self.wanted: dict[str, Server] = {server.name: server for server in self.servers}
         self.available: tuple[Server, ...] = ()
         self.connections: tuple[Connection, ...] = ()
         self.closing: bool = False
@@ -347,7 +347,7 @@ class Pool:
         server = self.wanted.pop(address, None)
         if server is None:
             draining = [server for server in self.servers if server.state is ServerState.DRAINING]
-            server = next((server for server in draining if str(server.address) == address), None)
+            server = next((server for server in draining if server.name == address), None)
         if server is not None:
             self.io.post(partial(self._remove, server, drain))
         return server is not None
@@ -355,7 +355,7 @@ class Pool:
     def _info(self, server: Server) -> ServerInfo:
         retry = server.retry
         return ServerInfo(
-            address=str(server.address),
+            address=server.name,
             state=server.state.value,
             connections=len(server.up),
             in_flight=server.pending,
@@ -494,7 +494,7 @@ class Pool:
         self._publish()
 
     def _add(self, server: Server) -> None:
-        if self.wanted.get(str(server.address)) is not server:
+        if self.wanted.get(server.name) is not server:
             return  # it has been taken out again
         self.servers = (*self.servers, server)
         self._connect(server)
@@ -514,7 +514,7 @@ class Pool:
             self.io.call_later(0.05, partial(self._drain, server, wait))
             return
         for connection in list(server.connections):
-            connection.lose(ConnectionLost(f"{server.address}: the server was removed", server=str(server.address)))
+            connection.lose(ConnectionLost(f"{server.address}: the server was removed", server=server.name))
         if server.state is ServerState.DRAINING:
             server.move(ServerState.DOWN)
         self.servers = tuple(other for other in self.servers if other is not server)
@@ -549,7 +549,7 @@ class Pool:
             text = (
                 f"{server.address}: no connection within connect_timeout ({attempt.timeout:g} s); the resolver may hang"
             )
-            self._failed(server, ConnectTimeout(text, server=str(server.address)))
+            self._failed(server, ConnectTimeout(text, server=server.name))
 
     def _attempted(self, server: Server, started: float, attempt: Attempt, outcome: Outcome) -> None:
         if attempt in server.attempts:
@@ -589,7 +589,7 @@ class Pool:
         self.counters.connections_failed += 1
         self._retry_later(server)
         retry_in = max(0.0, server.retry.when - self.io.clock()) if server.retry is not None else 0.0
-        self.handler.emit(ConnectionFailed(str(server.address), str(error), retry_in))
+        self.handler.emit(ConnectionFailed(server.name, str(error), retry_in))
         self._publish()
 
     def _retry_later(self, server: Server) -> None:
@@ -617,7 +617,7 @@ class Pool:
             if server.state is ServerState.CONNECTING:
                 server.move(ServerState.UP)
             self.counters.connections_opened += 1
-            self.handler.emit(ConnectionOpened(str(server.address), self.io.now - probe.started))
+            self.handler.emit(ConnectionOpened(server.name, self.io.now - probe.started))
             self.io.call_later(self.options.health_check_interval, partial(self._check, connection))
             self._publish()
         elif connection.suspect:
@@ -653,7 +653,7 @@ class Pool:
             again = partial(self._check_unanswered, connection, probe)
             probe.timers.append(self.io.call_later(timeout - silent, again))
             return
-        address = str(connection.server.address)
+        address = connection.server.name
         text = f"{address}: no answer to a health check within health_check_timeout ({timeout:g} s)"
         connection.lose(ConnectionLost(text, server=address, retryable=True))
 
@@ -677,7 +677,7 @@ class Pool:
             self._retry_later(server)
             questions = sum(isinstance(entry[2], Query) for entry in entries.unanswered)
             jobs = len(entries.unanswered) - questions + len(entries.accepted)
-            self.handler.emit(ConnectionClosed(str(server.address), None if self.closing else str(error), jobs))
+            self.handler.emit(ConnectionClosed(server.name, None if self.closing else str(error), jobs))
         else:
             self._failed(server, error)
         self.handler.on_lost(connection, error, entries)
