@@ -436,12 +436,9 @@ class Dispatcher:
 
     def _refused(self, connection: Connection, token: Any, code: str, text: str) -> None:
         if isinstance(token, JobFuture):
-            job = token.request.job
-            address = connection.server.name
             self.counters.jobs_failed += 1
-            error = ServerError.from_reply(
-                code, text, server=address, task=as_text(job.task), unique=as_text(job.unique)
-            )
+            task, unique = _names(token.request.job)
+            error = ServerError.from_reply(code, text, server=connection.server.name, task=task, unique=unique)
             self._finish(token, JOB_FAILED, None, error)
         elif token is not None:
             token.refused(connection, code, text)

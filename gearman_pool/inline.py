@@ -74,7 +74,7 @@ class _Callbacks(CallbackThreads):
     def submit(self, call: Callable[[], object]) -> None:
         try:
             call()
-        except Exception:
+        except Exception:  # the user's code; it must not fail the submit() that it runs in
             log.exception("a callback failed")
 
 

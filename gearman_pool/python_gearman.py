@@ -297,7 +297,7 @@ class PythonGearmanClient(GearmanConnectionManager):
                 future._command = submit_command(current_request.background, current_request.priority)
             self._send(future, None)
             current_request._unaccepted = future
-        except BaseException:
+        except BaseException:  # Ctrl+C too: the request must be as it was
             _take_back(current_request)
             raise
         return current_request

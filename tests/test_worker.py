@@ -906,7 +906,7 @@ def test_all_servers_are_served_fairly(gearmands, concurrency):
         counts[address] += 1
         if counts[address] == 300:
             break
-    assert min(counts[server.address] for server in servers) >= 75, counts
+    assert min(counts[server.address] for server in servers) >= 180, counts
 
 
 def test_server_that_is_down_at_the_start_is_served_when_it_comes(gearmands):

@@ -246,7 +246,7 @@ def test_job_that_reaches_a_connection_just_after_its_end_goes_to_another_server
         wait_up(client)
         pool = client._dispatcher.pool
         connection = pool.choose(None)
-        assert str(connection.server.address) == dead.address
+        assert connection.server.name == dead.address
         dead.kill()
         wait_until(lambda: connection.closed)
         real = pool.choose

@@ -63,7 +63,7 @@ def test_frozen_server_does_not_keep_a_worker_of_one_slot_from_the_others(gearma
     with running(worker), GearmanClient([live.address]) as client:
         wait_until(lambda: frozen.workers("task") == 1 and live.workers("task") == 1)
         with frozen.paused():
-            (asked,) = [c for c in worker._engine.pool.connections if str(c.server.address) == frozen.address]
+            (asked,) = [c for c in worker._engine.pool.connections if c.server.name == frozen.address]
             # Until a question waits there for its answer: the worker asks each second. It may have done so just before.
             wait_until(lambda: _done(client) and _is_asked(asked), message="the frozen server is asked")
             for _ in range(5):
