@@ -14,8 +14,6 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from typing_extensions import Self
-
 from .connection import GearmanConnection
 from .connection_manager import GearmanConnectionManager
 from .errors import (
@@ -65,7 +63,7 @@ from .transport.pool import Pool, Query, Server
 from .util import unlist
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from .options import ClientOptionsDict
 

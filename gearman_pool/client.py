@@ -14,8 +14,6 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import Self
-
 from .connection_manager import GearmanConnectionManager
 from .constants import (
     JOB_COMPLETE,
@@ -60,7 +58,7 @@ from .transport.policies import STICKY
 from .transport.pool import Query, Server
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from .options import ClientOptionsDict
 

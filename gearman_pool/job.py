@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
+import functools
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
-
-from typing_extensions import deprecated
 
 from .constants import (
     JOB_COMPLETE,
@@ -26,8 +26,26 @@ from .constants import (
 from .errors import InvalidClientState
 
 if TYPE_CHECKING:
+    from typing_extensions import deprecated
+
     from .future import JobFuture
     from .promise import Promise
+else:
+
+    def deprecated(text: str) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+        # Type checkers know the other one. With this the package runs where typing_extensions is not installed, such as
+        # in a fresh clone, and programs do not load it.
+        def mark(getter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            @functools.wraps(getter)
+            def warn_and_get(owner: Any) -> Any:
+                warnings.warn(text, DeprecationWarning, stacklevel=2)
+                return getter(owner)
+
+            warn_and_get.__deprecated__ = text
+            return warn_and_get
+
+        return mark
+
 
 __all__ = ["JOB_MOVES", "GearmanJob", "GearmanJobRequest", "JobFuture", "JobReference", "JobStatus", "JobUpdate"]
 

@@ -13,8 +13,6 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from typing_extensions import Self
-
 from .connection import GearmanConnection
 from .connection_manager import GearmanConnectionManager
 from .encoders import BytesEncoder
@@ -40,7 +38,7 @@ from .worker_signals import StopSignals
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from .options import ClientOptionsDict
 

@@ -7,11 +7,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any
 
 from .transport import lifecycle  # noqa: F401 - its hooks are to be called before those below
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["StopSignals"]
 

@@ -137,3 +137,19 @@ def test_making_a_client_starts_no_thread_and_opens_no_socket():
         "assert threading.active_count() == 1; assert len(os.listdir('/proc/self/fd')) == before"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
+
+
+def test_the_package_runs_without_typing_extensions_and_does_not_load_it():
+    # Type checkers need it, and whoever installs the package has it. A fresh clone has not.
+    program = (
+        "import importlib, pathlib, sys; sys.modules['typing_extensions'] = None;"
+        f"folder = pathlib.Path({str(PACKAGE)!r});"
+        "names = ['.'.join(p.relative_to(folder.parent).with_suffix('').parts) for p in folder.rglob('*.py')];"
+        # The plugin imports pytest, which on some Pythons loads it.
+        "[importlib.import_module(name) for name in names if not name.endswith(('pytest_plugin', '__main__'))];"
+        "print(len(names))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, cwd=PACKAGE.parent
+    )
+    assert int(done.stdout) == len(list(PACKAGE.rglob("*.py"))) > 50

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING
 
 from .exits import USAGE, CommandError
 from .supervisor import Snapshot
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["HealthServer", "metrics"]
 

@@ -6,8 +6,10 @@ import os
 import selectors
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from typing_extensions import Self
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Keys"]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any
 
 from .output import has_rich, note
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["JobProgress", "bar"]
 

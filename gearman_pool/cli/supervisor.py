@@ -12,14 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any
 
 from .exits import FAILED, OK, USAGE, CommandError
 from .handlers import handling
 from .reports import COUNTERS, Report
 from .worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Snapshot", "Supervisor"]
 

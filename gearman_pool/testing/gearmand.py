@@ -12,11 +12,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING
 
 from ..admin_client import GearmanAdminClient
 from ..errors import GearmanError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Gearmand", "find_gearmand"]
 

@@ -16,13 +16,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from time import monotonic
-from typing import Any, Literal, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..options import parse_server
 from ..protocol.commands import Command
 from .streams import Lane, Pipe, Rule
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Direction", "FaultProxy"]
 

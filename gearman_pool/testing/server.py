@@ -19,8 +19,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from typing_extensions import Self
-
 from .. import __version__
 from ..protocol.commands import COMMANDS, Command, Sender
 from ..protocol.server import JobServer
@@ -29,6 +27,8 @@ from .server_loop import ServerLoop, Waiter, listen
 
 if TYPE_CHECKING:
     import ssl
+
+    from typing_extensions import Self
 
 __all__ = ["EmbeddedServer", "find_job"]
 

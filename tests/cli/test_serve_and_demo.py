@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -13,7 +17,7 @@ from gearman_pool import GearmanClient
 from tests.support.gearmand import free_port
 from tests.support.processes import handler_before_python
 
-from .running import REPOSITORY, Running, Terminal, run, without_rich
+from .running import PATIENCE, REPOSITORY, Running, Terminal, run, without_rich
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -111,5 +115,31 @@ def test_ctrl_c_ends_the_demo():
         assert running.err.count("survey") == running.err.count("\n")
 
 
-def test_the_readme_begins_with_the_demo():
-    assert "<!-- demo-command -->\n```sh\ngearman-pool demo\n```" in (REPOSITORY / "README.md").read_text()
+def test_the_first_command_of_the_readme_runs_in_a_clone_with_nothing_installed():
+    blocks = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    program, *arguments = shlex.split(blocks[0])
+    assert program == "python3"
+    # Without site-packages, and in the surroundings of somebody who has set nothing.
+    kept = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR", "LANG") if key in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-S", "-s", "-W", "error", *arguments, "--seconds", "2"],
+        cwd=REPOSITORY,
+        env={**kept, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith(b"survey: ")] == []
+    assert b"all answers right" in done.stdout
+
+
+@pytest.mark.parametrize("package", ["gearman_pool", "tests"])
+def test_an_older_python_is_told_what_is_needed(package):
+    program = f"import runpy, sys; sys.version_info = (3, 9, 2); runpy.run_module({package!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "3.10 or later; this is 3.9." in done.stderr
