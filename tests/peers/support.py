@@ -53,7 +53,7 @@ def command(peer: str, role: str) -> list[str]:
         _missing("Perl's Gearman::Client is missing (Debian's libgearman-client-perl)")
     module = {"pygearman": "gearman", "gear": "gear"}[peer]
     if importlib.util.find_spec(module) is None:
-        _missing(f'{peer} is missing (pip install -e ".[dev]")')
+        _missing(f'{peer} is missing (pip install -e ".[test]")')
     return [sys.executable, str(PROGRAMS / f"{role}_{peer}.py")]
 
 

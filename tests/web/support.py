@@ -30,7 +30,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 def need(package: str) -> None:
     """Skip the test where a package is missing. It is not imported: some of them change the process that does."""
     if importlib.util.find_spec(package) is None:
-        pytest.skip(f'{package} is missing (pip install -e ".[dev]")')
+        pytest.skip(f'{package} is missing (pip install -e ".[test]")')
 
 
 def ask(
