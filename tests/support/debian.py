@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from .programs import find_program
+
 __all__ = ["Need", "install", "install_line", "missing"]
 
 
@@ -32,8 +34,7 @@ class Need:
 
 
 def _program(*names: str) -> Callable[[], bool]:
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/sbin"])
-    return lambda: any(shutil.which(name, path=path) for name in names)
+    return lambda: any(map(find_program, names))
 
 
 def _succeeds(*command: str, stdin: str = "", says: str = "") -> bool:

@@ -108,7 +108,7 @@ class Environment:
             # One package that cannot be had for this interpreter must not keep the others away.
             if not self._pip("install", "-e", str(ROOT)):
                 raise SetupFailed("The project itself could not be installed; what pip said stands above.")
-            self.left_out = [name for name in self._requirements() if not self._pip("install", name)]
+            self.left_out = [name for name in self.requirements() if not self._pip("install", name)]
         if missing := [name for name in _CORE if not self._has(name)]:
             raise SetupFailed(f"Without {', '.join(missing)} no test runs; what pip said stands above.")
         self._stamp.write_text("\n".join([self._version(), *self.left_out]))
@@ -135,7 +135,7 @@ class Environment:
         program = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
         return subprocess.run([self.python, "-c", program], cwd="/", check=False).returncode == 0
 
-    def _requirements(self) -> list[str]:
+    def requirements(self) -> list[str]:
         """Return the single requirements of the extra [test], those of the extras that it names included."""
         command = [self.python, "-c", _EXTRAS, str(ROOT / "pyproject.toml")]
         extras = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from .programs import find_program
+
 __all__ = ["REQUIRE_REAL", "ChildProcess", "find_program", "handler_before_python"]
 
 #: True when a missing server, tool or compiler must fail the tests that need it, not skip them.
@@ -22,12 +23,6 @@ REQUIRE_REAL = os.environ.get("GEARMAN_POOL_REQUIRE_REAL", "") not in ("", "0")
 #: Children that still run, and the process that started them: a fork of it must leave them alone.
 _running: set[ChildProcess] = set()
 _owner = os.getpid()
-
-
-def find_program(name: str) -> str | None:
-    """The path of a program, looked for in the places of system programs too, or None."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/sbin"])
-    return shutil.which(name, path=path)
 
 
 def handler_before_python(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 from . import debian
 from .environment import ROOT, Environment, SetupFailed
 
-__all__ = ["main"]
+__all__ = ["left_out", "main", "summary"]
 
 #: Most tests wait for servers and processes, so there may be more of them at once than processors.
 _TESTS_PER_PROCESSOR = 2
@@ -41,8 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="gearman-pool-tests-") as folder:
         report = Path(folder, "report.xml")
         code = _run_pytest(environment.python, arguments, report)
-        counts, reasons = _summary(report)
-    print("\n".join(["", counts, *_left_out(reasons, needs, environment.left_out)]))
+        counts, reasons = summary(report)
+    print("\n".join(["", counts, *left_out(reasons, needs, environment.left_out)]))
     print(f"Took {time.monotonic() - started:.0f} s. The tests' environment: {Path(environment.python).parents[1]}")
     return code
 
@@ -62,7 +62,7 @@ def _run_pytest(python: str, arguments: Sequence[str], report: Path) -> int:
         signal.signal(signal.SIGINT, before)
 
 
-def _summary(report: Path) -> tuple[str, Counter[str]]:
+def summary(report: Path) -> tuple[str, Counter[str]]:
     """Return a line that counts what came of the tests, and the reasons for which some left themselves out."""
     if not report.exists():
         return "pytest left no report.", Counter()
@@ -78,7 +78,7 @@ def _name(case: ET.Element) -> tuple[str | None, str | None]:
     return case.get("classname"), case.get("name")
 
 
-def _left_out(reasons: Counter[str], needs: Sequence[debian.Need], requirements: Sequence[str]) -> list[str]:
+def left_out(reasons: Counter[str], needs: Sequence[debian.Need], requirements: Sequence[str]) -> list[str]:
     """Return lines that say what was left out, why, and how to have it."""
     lines = [f"  {count} {'test' if count == 1 else 'tests'}: {reason}" for reason, count in sorted(reasons.items())]
     lines += [f"  what needs {need.what}" for need in needs]
