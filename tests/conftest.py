@@ -139,9 +139,20 @@ def leak_check() -> Iterator[None]:
 
 
 @pytest.fixture
-def gearmands() -> Iterator[Callable[..., Gearmand]]:
-    """A factory of fresh servers: ``gearmands(threads=2, arguments=("-j", "1"), port=None)``."""
+def needs_gearmand() -> None:
+    """For a test whose programs start servers themselves."""
     _require(gearmand_program(), "gearmand", "gearman-job-server")
+
+
+@pytest.fixture
+def needs_gearman_tool() -> None:
+    """For a test whose programs start ``gearman -w`` themselves."""
+    _require(tool_program(), "the gearman tool", "gearman-tools")
+
+
+@pytest.fixture
+def gearmands(needs_gearmand: None) -> Iterator[Callable[..., Gearmand]]:
+    """A factory of fresh servers: ``gearmands(threads=2, arguments=("-j", "1"), port=None)``."""
     started: list[Gearmand] = []
 
     def start(**options: Any) -> Gearmand:
@@ -231,9 +242,8 @@ def php_workers() -> Iterator[Callable[..., PhpWorker]]:
 
 
 @pytest.fixture
-def tool_workers() -> Iterator[Callable[..., GearmanToolWorker]]:
+def tool_workers(needs_gearman_tool: None) -> Iterator[Callable[..., GearmanToolWorker]]:
     """A factory: ``tool_workers(server, "function", "command", "argument", ...)``, libgearman's ``gearman -w``."""
-    _require(tool_program(), "the gearman tool", "gearman-tools")
     yield from _factory(GearmanToolWorker)
 
 

@@ -92,6 +92,7 @@ def test_the_readme_begins_with_two_commands_of_one_line_each():
     assert blocks[:2] == ["python3 -m gearman_pool demo\n", "python3 -m tests\n"]
 
 
+@pytest.mark.usefixtures("needs_gearmand", "needs_gearman_tool")
 def test_quickstart_counts_words_while_a_server_is_killed():
     output = run(EXAMPLES / "quickstart.py", logged="lost the connection|Connection refused")
     assert re.search(r"[\d,]+ words in \d+ files", output)

@@ -18,10 +18,18 @@ _RIGHT = frozenset({"ours", "peer's", "ratio"})
 
 def machine() -> str:
     """Interpreter, processors and revision, in a line."""
-    command = ["git", "-C", os.path.dirname(__file__), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    revision = f", revision {done.stdout.strip()}" if done.returncode == 0 else ""
+    found = _revision()
+    revision = f", revision {found}" if found else ""
     return f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} processors{revision}"
+
+
+def _revision() -> str:
+    """The revision of the project, or nothing where there is no git, or no repository."""
+    command = ["git", "-C", os.path.dirname(__file__), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _number(value: float | None) -> str:

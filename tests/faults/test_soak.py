@@ -12,6 +12,7 @@ from .support import figure
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
+@pytest.mark.usefixtures("needs_gearmand")
 def test_every_job_is_accounted_for_while_servers_are_killed_stopped_and_restarted():
     report = soak(10.0, seed=14, progress=False)
     figure(f"{report['jobs']} jobs in {report['seconds']} s, servers {report['servers']}: {report['accounted']}")

@@ -83,14 +83,9 @@ def _run_all(chosen: list[tuple[str, Mutation]], jobs: int) -> int:
 
 
 def _copy(to: Path) -> Path:
-    """Copy what git knows or would add."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    for name in names:
-        if name and (ROOT / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
-    return to
+    return Path(
+        shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(".git", ".*venv*", "venv", "__pycache__", "build"))
+    )
 
 
 @contextmanager

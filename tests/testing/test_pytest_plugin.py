@@ -93,7 +93,8 @@ def test_all_fixtures_work_in_a_project_of_its_own(project):
     pytest.importorskip("trustme")
     done = project(PROJECT, "-v")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 passed" in done.stdout
+    # The one that wants the real server is left out where that is not installed.
+    assert ("9 passed" if find_gearmand() else "8 passed, 1 skipped") in done.stdout
 
 
 def test_plugin_imports_nothing_before_a_fixture_is_used(project):
