@@ -8,8 +8,9 @@ import pytest
 
 from gearman_pool import JobReference, JobStatus
 
-REFERENCE = JobReference("10.0.0.1:4730", "H:host:17", "photo 17/a")
-STATUS = JobStatus(True, True, 3, 10, 2, "10.0.0.1:4730")
+# By the names of their fields: pickles have them by place.
+REFERENCE = JobReference(server="10.0.0.1:4730", handle="H:host:17", unique="photo 17/a")
+STATUS = JobStatus(known=True, running=True, numerator=3, denominator=10, waiting_clients=2, server="10.0.0.1:4730")
 
 #: What 0.1.0 made of them, with protocol 4. What a later version writes differently is added, not put in their place.
 REFERENCE_0_1_0 = (
