@@ -11,6 +11,8 @@ import pytest
 
 import gearman_pool
 
+from .public_interface.walk import MODULES
+
 PACKAGE = Path(gearman_pool.__file__).parent
 
 
@@ -85,18 +87,15 @@ def test_what_stands_on_the_transport_knows_no_sockets(name):
 #: user of this one, the eager client, stands outside: ``testing`` only names it.
 _ON_PUBLIC_NAMES = {"cli": (), "testing": ("gearman_pool.protocol",), "contrib": ()}
 
-#: The modules that users know, beside what the package itself exports.
-_PUBLIC_MODULES = """
-    admin_client client connection connection_manager constants encoders errors events future job options testing util
-    worker
-    """
+#: The modules that users know, beside what the package exports. Of the protocol they know python-gearman's names.
+_PUBLIC_MODULES = {*MODULES} - {"protocol"}
 
 _USERS = [(path, folder) for folder in _ON_PUBLIC_NAMES for path in sorted((PACKAGE / folder).rglob("*.py"))]
 
 
 @pytest.mark.parametrize(("path", "folder"), _USERS, ids=[str(path.relative_to(PACKAGE)) for path, _ in _USERS])
 def test_what_a_user_could_have_written_stands_on_public_names(path, folder):
-    public = {folder, *_PUBLIC_MODULES.split(), *gearman_pool.__all__}
+    public = {folder, *_PUBLIC_MODULES, *gearman_pool.__all__}
     private = {
         name
         for name in _imports(path)

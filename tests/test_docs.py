@@ -27,6 +27,8 @@ from gearman_pool import (
     JSONEncoder,
 )
 
+from .public_interface.walk import methods
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gearman_pool"
 EXAMPLES = ROOT / "docs" / "examples"
@@ -309,22 +311,13 @@ DOCUMENTED = [
     JobStatus,
 ]
 
-#: Public by name alone: the library calls them, and `JobFuture.cancel` is what to call in place of the client's.
-OUR_OWN = {"after_fork_in_child", "at_exit", "before_waiting", "GearmanClient.cancel", "set_result", "set_exception"}
-
 
 def public_methods():
     """(name, function) of each class that users know and of each of its methods that is this package's."""
     for kind in DOCUMENTED:
         yield kind.__name__, kind
-        for name in dir(kind):
-            method = inspect.getattr_static(kind, name)
-            function = getattr(method, "__func__", method)
-            full_name = f"{kind.__name__}.{name}"
-            if name.startswith("_") or not inspect.isfunction(function) or OUR_OWN & {name, full_name}:
-                continue
-            if function.__module__.startswith("gearman_pool"):
-                yield full_name, function
+        for name, function in methods(kind):
+            yield f"{kind.__name__}.{name}", function
 
 
 def test_public_methods_have_examples():
