@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .exits import USAGE, CommandError
 
 if TYPE_CHECKING:
-    from ..worker import GearmanWorker
-    from ..worker_job import GearmanWorkerJob
+    from ..worker import GearmanWorker, GearmanWorkerJob
 
 __all__ = ["CommandTask"]
 
