@@ -5,6 +5,7 @@ from __future__ import annotations
 from .mutation import Mutation
 
 POOL = "gearman_pool/transport/pool.py"
+RETURNING = "tests/faults/test_returning_server.py"
 CONNECTIONS = "tests/faults/test_connections_of_one_server.py"
 
 MUTATIONS = [
@@ -79,5 +80,65 @@ MUTATIONS = [
             f"{CONNECTIONS}::test_lost_connection_is_replaced_while_another_one_works",
         ),
         breaks="A server that has lost one of several connections goes on with the others for good.",
+    ),
+    # ---- backoff ---------------------------------------------------------------------------------------------------
+    Mutation(
+        name="failures-are-never-forgotten",
+        file=POOL,
+        old="            if self.io.now - connection.up_since >= _STABLE_AFTER:\n                server.failures = 0\n",
+        new="",
+        tests=(f"{RETURNING}::test_backoff_begins_anew_after_a_connection_that_has_lasted",),
+        breaks="A server that failed often, long ago, is not tried again for seconds after a short interruption.",
+    ),
+    Mutation(
+        name="failures-are-forgotten-at-once",
+        file=POOL,
+        old="            if self.io.now - connection.up_since >= _STABLE_AFTER:\n",
+        new="            if self.io.now - connection.up_since >= 0:\n",
+        tests=(f"{RETURNING}::test_backoff_goes_on_growing_while_no_connection_lasts",),
+        breaks="All clients connect again and again, without a pause, to a server that drops each connection.",
+    ),
+    Mutation(
+        name="backoff-does-not-grow",
+        file=POOL,
+        old="        server.failures += 1\n",
+        new="",
+        tests=(f"{RETURNING}::test_backoff_goes_on_growing_while_no_connection_lasts",),
+        breaks="A server that is down for long is tried ten times a second by each client.",
+    ),
+    Mutation(
+        name="backoff-without-jitter",
+        file=POOL,
+        old="self._random.uniform(0, min(longest, first * 2 ** min(server.failures, 32)))",
+        new="min(longest, first * 2 ** min(server.failures, 32))",
+        tests=(f"{RETURNING}::test_two_hundred_clients_that_lost_one_server_come_back_spread_out",),
+        breaks="Clients that lost a server together all come back in the same instant.",
+    ),
+    Mutation(
+        name="backoff-without-a-limit",
+        file=POOL,
+        old="self._random.uniform(0, min(longest, first * 2 ** min(server.failures, 32)))",
+        new="self._random.uniform(0, first * 2 ** min(server.failures, 32))",
+        tests=("tests/transport/test_pool.py::test_backoff_is_random_and_bounded",),
+        breaks="A server that was down for an hour is not tried again for another.",
+    ),
+    Mutation(
+        name="lost-server-is-given-up",
+        file=POOL,
+        old="            self._retry_later(server)\n            questions = ",
+        new="            questions = ",
+        tests=(f"{RETURNING}::test_server_that_is_restarted_twenty_times_is_used_again_each_time",),
+        breaks="A server that was lost is never used again.",
+    ),
+    Mutation(
+        name="server-that-failed-once-is-given-up",
+        file=POOL,
+        old="        self._retry_later(server)\n        retry_in = ",
+        new="        retry_in = ",
+        tests=(
+            "tests/faults/test_hanging_connect.py::test_hanging_connect_ends_with_connect_timeout_and_is_tried_again",
+            f"{RETURNING}::test_server_that_is_restarted_twenty_times_is_used_again_each_time",
+        ),
+        breaks="A server that was down when the client started is never used.",
     ),
 ]
