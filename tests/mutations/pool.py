@@ -6,6 +6,7 @@ from .mutation import Mutation
 
 POOL = "gearman_pool/transport/pool.py"
 RETURNING = "tests/faults/test_returning_server.py"
+SATURATION = "tests/faults/test_saturation.py"
 CONNECTIONS = "tests/faults/test_connections_of_one_server.py"
 
 MUTATIONS = [
@@ -140,5 +141,119 @@ MUTATIONS = [
             f"{RETURNING}::test_server_that_is_restarted_twenty_times_is_used_again_each_time",
         ),
         breaks="A server that was down when the client started is never used.",
+    ),
+    # ---- the budget ------------------------------------------------------------------------------------------------
+    Mutation(
+        name="end-leaves-those-who-wait-for-room",
+        file=POOL,
+        old="        while self._room_waiters:\n            self._room_waiters.popleft()[0].release()\n",
+        new="",
+        tests=(f"{SATURATION}::test_close_lets_callers_go_who_wait_for_room",),
+        breaks="Threads that are blocked in submit() stay there for submit_timeout after the client was closed.",
+    ),
+    Mutation(
+        name="who-waited-for-room-submits-to-a-closed-client",
+        file="gearman_pool/dispatch.py",
+        old="        if self.refusing is not None:\n            raise ClientClosed(self.refusing)\n\n    def _outbound",
+        new="\n    def _outbound",
+        tests=(f"{SATURATION}::test_close_lets_callers_go_who_wait_for_room",),
+        breaks="A submit() that was waiting for room when the client was closed does not say that it was.",
+    ),
+    Mutation(
+        name="room-that-is-made-is-told-to-nobody",
+        file=POOL,
+        old="                else:\n                    waiter.release()\n",
+        new="",
+        tests=(f"{SATURATION}::test_room_that_is_made_lets_a_blocked_submit_in_at_once",),
+        breaks="A blocked submit() waits for all of submit_timeout, and raises ClientSaturated though there is room.",
+    ),
+    Mutation(
+        name="room-of-a-job-that-timed-out-is-lost",
+        file="gearman_pool/dispatch.py",
+        old="            connection.session.forget(handle, future)  # type: ignore[attr-defined]\n        return False\n",
+        new="            pass\n        return False\n",
+        tests=(f"{SATURATION}::test_room_of_a_job_that_was_accepted_and_failed_is_given_to_the_next[times_out]",),
+        breaks="Jobs that timed out are held, and count, as long as the connection lives.",
+    ),
+    Mutation(
+        name="room-of-a-job-that-was-withdrawn-is-lost",
+        file=POOL,
+        old="                self._waiting.remove(item)\n",
+        new="",
+        tests=(f"{SATURATION}::test_room_of_a_job_that_never_left_is_given_to_the_next",),
+        breaks="Jobs that are cancelled, or time out, while no server is there count until submit_timeout is over.",
+    ),
+    Mutation(
+        name="jobs-are-not-counted-while-they-wait-for-a-server",
+        file=POOL,
+        old="        held = len(self._arriving) + len(self._waiting)\n",
+        new="        held = 0\n",
+        tests=(f"{SATURATION}::test_room_of_a_job_that_never_left_is_given_to_the_next[is_withdrawn-jobs]",),
+        breaks="While all servers are down, any number of jobs gathers in memory.",
+    ),
+    Mutation(
+        name="bytes-are-not-counted-while-they-wait-for-a-server",
+        file=POOL,
+        old="        held = sum(packet_size(entry[0]) for _, _, entry in (*self._arriving.copy(), *self._waiting.copy()))\n",
+        new="        held = 0\n",
+        tests=(f"{SATURATION}::test_budget_counts_what_waits_for_a_server_that_is_down",),
+        breaks="While all servers are down, any amount of payload gathers in memory.",
+    ),
+    Mutation(
+        name="bytes-are-given-away-without-counting",
+        file=POOL,
+        old="        for _ in range(size // _ROOM_UNIT):\n            number = next(self._numbers)\n",
+        new="",
+        tests=(f"{SATURATION}::test_budget_of_bytes_is_exact_for_small_and_large_jobs_in_any_order",),
+        breaks="A burst of large jobs takes the room that was counted for small ones; memory is not bounded.",
+    ),
+    Mutation(
+        name="jobs-that-come-back-take-no-room",
+        file=POOL,
+        old="        self._room_until = 0\n        self.park(",
+        new="        self.park(",
+        tests=("tests/transport/test_pool.py::test_jobs_that_are_put_in_line_again_use_up_their_room_again",),
+        breaks="After a connection was lost more bytes are held than max_outbound_bytes allows.",
+    ),
+    Mutation(
+        name="large-job-never-finds-room",
+        file=POOL,
+        old="        if held > 0 and room < 0:\n",
+        new="        if room < 0:\n",
+        tests=(f"{SATURATION}::test_job_larger_than_the_budget_goes_alone",),
+        breaks="A job larger than max_outbound_bytes is refused for ever.",
+    ),
+    # ---- jobs that wait for a server -------------------------------------------------------------------------------
+    Mutation(
+        name="waiting-jobs-do-not-expire",
+        file=POOL,
+        old="            self._waiting.append((deadline, key, entry))\n            self._watch_waiting(deadline)\n",
+        new="            self._waiting.append((deadline, key, entry))\n",
+        tests=(f"{RETURNING}::test_each_waiting_job_ends_at_its_own_deadline",),
+        breaks="A job that no server can be had for never ends.",
+    ),
+    Mutation(
+        name="only-the-first-waiting-job-expires",
+        file=POOL,
+        old="        if self._waiting:\n            self._watch_waiting(min(item[0] for item in self._waiting))\n",
+        new="",
+        tests=(f"{RETURNING}::test_each_waiting_job_ends_at_its_own_deadline",),
+        breaks="Of several jobs that no server can be had for, all but the first never end.",
+    ),
+    Mutation(
+        name="waiting-jobs-all-expire-with-the-first",
+        file=POOL,
+        old="        late = [item for item in self._waiting if item[0] <= now]\n",
+        new="        late = list(self._waiting)\n",
+        tests=(f"{RETURNING}::test_each_waiting_job_ends_at_its_own_deadline",),
+        breaks="A job is given up before its submit_timeout, because another one's was over.",
+    ),
+    Mutation(
+        name="returning-server-gets-no-waiting-jobs",
+        file=POOL,
+        old="        if self._waiting and self.available:\n            self._unpark()\n",
+        new="",
+        tests=(f"{RETURNING}::test_jobs_submitted_while_all_servers_are_down_go_out_when_one_returns",),
+        breaks="What was submitted while all servers were down ends with ServerUnavailable though one came back in time.",
     ),
 ]
