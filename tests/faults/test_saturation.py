@@ -129,10 +129,14 @@ def test_room_of_a_job_that_was_accepted_and_failed_is_given_to_the_next(gearman
 def _assert_room_is_given_back(
     gearmand: Gearmand, fails: Callable[[Gearmand, JobFuture], None], budget: dict[str, int]
 ) -> None:
-    following: list[JobFuture] = []
     with GearmanClient([gearmand.address], submit_timeout=30, **budget) as client:
+
+        def submit() -> None:
+            with contextlib.suppress(ClientClosed):
+                client.submit("nobody", bytes(900))
+
         first = client.submit("nobody", bytes(900), timeout=2 if fails is _times_out else None)
-        blocked = threading.Thread(target=lambda: following.append(client.submit("nobody", bytes(900))))
+        blocked = threading.Thread(target=submit)
         blocked.start()
         blocked.join(0.2)
         assert blocked.is_alive()
