@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
+POLICIES = "gearman_pool/transport/policies.py"
 POOL = "gearman_pool/transport/pool.py"
 RETURNING = "tests/faults/test_returning_server.py"
 SATURATION = "tests/faults/test_saturation.py"
+TRANSPORT = "tests/transport/test_pool.py"
 CONNECTIONS = "tests/faults/test_connections_of_one_server.py"
 
 MUTATIONS = [
@@ -120,7 +122,7 @@ MUTATIONS = [
         file=POOL,
         old="self._random.uniform(0, min(longest, first * 2 ** min(server.failures, 32)))",
         new="self._random.uniform(0, first * 2 ** min(server.failures, 32))",
-        tests=("tests/transport/test_pool.py::test_backoff_is_random_and_bounded",),
+        tests=(f"{TRANSPORT}::test_backoff_is_random_and_bounded",),
         breaks="A server that was down for an hour is not tried again for another.",
     ),
     Mutation(
@@ -212,7 +214,7 @@ MUTATIONS = [
         file=POOL,
         old="        self._room_until = 0\n        self.park(",
         new="        self.park(",
-        tests=("tests/transport/test_pool.py::test_jobs_that_are_put_in_line_again_use_up_their_room_again",),
+        tests=(f"{TRANSPORT}::test_jobs_that_are_put_in_line_again_use_up_their_room_again",),
         breaks="After a connection was lost more bytes are held than max_outbound_bytes allows.",
     ),
     Mutation(
@@ -255,5 +257,125 @@ MUTATIONS = [
         new="",
         tests=(f"{RETURNING}::test_jobs_submitted_while_all_servers_are_down_go_out_when_one_returns",),
         breaks="What was submitted while all servers were down is not sent when one is back in time.",
+    ),
+    # ---- servers that are taken in and out -------------------------------------------------------------------------
+    Mutation(
+        name="removed-server-still-gets-jobs",
+        file=POOL,
+        old=" if server.state is not ServerState.DRAINING else []\n",
+        new="\n",
+        tests=("tests/test_client.py::test_servers_can_be_added_and_removed_while_it_runs",),
+        breaks="A server that is taken out goes on getting jobs, and may never be done with them.",
+    ),
+    Mutation(
+        name="removed-server-is-still-named-available",
+        file=POOL,
+        old="            server.retry.cancel()\n        self._publish()\n        self._drain(",
+        new="            server.retry.cancel()\n        self._drain(",
+        tests=("tests/test_client.py::test_servers_can_be_added_and_removed_while_it_runs",),
+        breaks="A server that is taken out goes on getting jobs until something else changes.",
+    ),
+    Mutation(
+        name="removal-does-not-wait-for-what-is-in-flight",
+        file=POOL,
+        old="        if wait and any(connection.pending for connection in server.connections):\n",
+        new="        if False:\n",
+        tests=("tests/test_client.py::test_servers_can_be_added_and_removed_while_it_runs",),
+        breaks="Taking a server out loses the jobs that are in flight there.",
+    ),
+    Mutation(
+        name="removed-servers-connection-stays",
+        file=POOL,
+        old="        for connection in list(server.connections):\n            connection.lose(",
+        new="        for connection in ():\n            connection.lose(",
+        tests=(f"{TRANSPORT}::test_connection_to_a_server_that_is_taken_out_is_closed_once_nothing_is_in_flight",),
+        breaks="Connections to servers that were taken out stay open until the client is closed.",
+    ),
+    Mutation(
+        name="late-connection-to-a-removed-server-is-used",
+        file=POOL,
+        old="server not in self.servers or server.state in (ServerState.DRAINING, ServerState.DOWN):\n",
+        new="False:\n",
+        tests=(f"{TRANSPORT}::test_connection_that_comes_after_its_server_was_taken_out_is_closed_unused",),
+        breaks="A server that was taken out while the client connected to it keeps a connection that nobody knows of.",
+    ),
+    Mutation(
+        name="server-that-was-taken-out-at-once-is-taken-in",
+        file=POOL,
+        old="        if self.wanted.get(server.name) is not server:\n",
+        new="        if False:\n",
+        tests=(f"{TRANSPORT}::test_server_that_another_thread_takes_out_while_it_is_taken_in_stays_out",),
+        breaks="A server that is taken in by one thread, and out by another in the same moment, stays.",
+    ),
+    # ---- the choice ------------------------------------------------------------------------------------------------
+    Mutation(
+        name="jobs-all-take-the-first-of-a-servers-connections",
+        file=POOL,
+        old="        return min(connections, key=_pending) if connections else None\n",
+        new="        return connections[0] if connections else None\n",
+        tests=(f"{TRANSPORT}::test_several_connections_to_one_server_share_the_jobs",),
+        breaks="With connections_per_server=3 two connections are idle.",
+    ),
+    Mutation(
+        name="preferred-server-is-not-waited-for-at-the-start",
+        file=POOL,
+        old="        self._holding = self._sticky and any(server.fresh for server in self.servers)\n",
+        new="",
+        tests=("tests/test_client.py::test_unique_policy_sends_equal_uniques_to_one_server_from_the_first_job_on",),
+        breaks="The first jobs of equal uniques go to different servers, and both run.",
+    ),
+    Mutation(
+        name="random-is-always-the-first",
+        file=POLICIES,
+        old="servers[int(random.random() * len(servers))]",
+        new="servers[0]",
+        tests=("tests/transport/test_policies.py::test_jobs_without_a_key_are_spread",),
+        breaks="All jobs go to one server.",
+    ),
+    Mutation(
+        name="round-robin-is-always-the-first",
+        file=POLICIES,
+        old="servers[next(count) % len(servers)]",
+        new="servers[0]",
+        tests=("tests/transport/test_policies.py::test_round_robin_takes_each_in_turn",),
+        breaks="All jobs go to one server.",
+    ),
+    Mutation(
+        name="failover-takes-the-last",
+        file=POLICIES,
+        old="-> Choosable:\n    return servers[0]\n",
+        new="-> Choosable:\n    return servers[-1]\n",
+        tests=("tests/transport/test_policies.py::test_failover_takes_the_first_that_is_up",),
+        breaks="Jobs go to the spare server.",
+    ),
+    Mutation(
+        name="least-pending-takes-the-most",
+        file=POLICIES,
+        old="    return min(servers, key=lambda server: server.pending)\n",
+        new="    return max(servers, key=lambda server: server.pending)\n",
+        tests=(
+            "tests/transport/test_policies.py::test_least_pending_takes_the_one_with_the_fewest_in_flight",
+            f"{TRANSPORT}::test_least_pending_takes_the_server_with_less_in_flight",
+        ),
+        breaks="All jobs go to the server that is slowest.",
+    ),
+    Mutation(
+        name="unique-policy-ignores-the-unique",
+        file=POLICIES,
+        old='blake2b(server.key + b"\\0" + key, digest_size=8)',
+        new="blake2b(server.key, digest_size=8)",
+        tests=("tests/transport/test_policies.py::test_uniques_are_spread_evenly",),
+        breaks="All jobs with a unique go to one server.",
+    ),
+    Mutation(
+        name="unique-policy-depends-on-the-order-of-the-servers",
+        file=POLICIES,
+        old='max(servers, key=lambda server: blake2b(server.key + b"\\0" + key, digest_size=8).digest())',
+        new="servers[blake2b(key, digest_size=8).digest()[0] % len(servers)]",
+        tests=(
+            "tests/transport/test_policies.py::test_equal_uniques_meet_on_one_server_whatever_the_order_of_the_list",
+            "tests/transport/test_policies.py::test_lost_server_moves_only_its_own_uniques",
+        ),
+        breaks="Jobs with equal uniques of two clients, or before and after a loss, run twice.",
     ),
 ]
