@@ -321,7 +321,9 @@ MUTATIONS = [
         file=POOL,
         old="        self._holding = self._sticky and any(server.fresh for server in self.servers)\n",
         new="",
-        tests=("tests/test_client.py::test_unique_policy_sends_equal_uniques_to_one_server_from_the_first_job_on",),
+        tests=(
+            "tests/faults/test_hanging_connect.py::test_first_jobs_wait_for_the_server_that_a_sticky_policy_prefers",
+        ),
         breaks="The first jobs of equal uniques go to different servers, and both run.",
     ),
     Mutation(
