@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
 
-from gearman_pool import GearmanClient
+from gearman_pool import GearmanClient, GearmanJob
 from gearman_pool.errors import ClientClosed, ClientSaturated, ConnectionLost, GearmanError, JobTimeout
 from gearman_pool.future import JobFuture
 
@@ -147,6 +149,35 @@ def _assert_room_is_given_back(
         finally:
             client.close(0)
             blocked.join(40)
+
+
+def test_refused_job_is_kept_by_nobody(gearmand):
+    """Its payload must not stay in memory until the garbage collector comes: there is no room for it."""
+    jobs: list[weakref.ref[GearmanJob]] = []
+
+    class Job(GearmanJob):
+        __slots__ = ("__weakref__",)
+
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            jobs.append(weakref.ref(self))
+
+    class Client(GearmanClient):
+        job_class = Job
+
+    with Client([gearmand.address], max_in_flight=1, submit_timeout=0.05) as client:
+        blocker = client.submit("nobody")
+        gc.disable()
+        try:
+            with contextlib.suppress(ClientSaturated):
+                client.submit("nobody", bytes(1_000_000))
+            refused = jobs[1:]
+            left = [job() for job in refused]
+        finally:
+            gc.enable()
+        wait_accepted(blocker)
+        assert blocker.cancel()
+    assert left == [None]
 
 
 # In a process of its own: what other tests have left free or taken would blur the figure.
