@@ -5,10 +5,14 @@ from __future__ import annotations
 from .mutation import Mutation
 
 POLICIES = "gearman_pool/transport/policies.py"
+CONNECTOR = "gearman_pool/transport/connector.py"
+LIFECYCLE = "gearman_pool/transport/lifecycle.py"
 POOL = "gearman_pool/transport/pool.py"
 RETURNING = "tests/faults/test_returning_server.py"
 SATURATION = "tests/faults/test_saturation.py"
 TRANSPORT = "tests/transport/test_pool.py"
+CONNECT = "tests/transport/test_connector.py"
+HANGING = "tests/faults/test_hanging_connect.py"
 CONNECTIONS = "tests/faults/test_connections_of_one_server.py"
 
 MUTATIONS = [
@@ -379,5 +383,178 @@ MUTATIONS = [
             "tests/transport/test_policies.py::test_lost_server_moves_only_its_own_uniques",
         ),
         breaks="Jobs with equal uniques of two clients, or before and after a loss, run twice.",
+    ),
+    # ---- one attempt to connect ------------------------------------------------------------------------------------
+    Mutation(
+        name="only-the-first-address-is-tried",
+        file=CONNECTOR,
+        old="        except GearmanError as error:\n            failure = error\n        except TimeoutError:",
+        new="        except TimeoutError:",
+        tests=(f"{CONNECT}::test_address_that_answers_is_found_among_those_that_refuse",),
+        breaks="A name with a dead address among others fails every now and then.",
+    ),
+    Mutation(
+        name="addresses-are-tried-in-the-resolvers-order",
+        file=CONNECTOR,
+        old="    random.shuffle(found)\n",
+        new="",
+        tests=(f"{CONNECT}::test_addresses_of_a_name_are_used_in_random_order",),
+        breaks="All clients use the same one of the servers behind a name.",
+    ),
+    Mutation(
+        name="each-address-gets-all-the-time",
+        file=CONNECTOR,
+        old="            return _connect_one(address, family, kind, protocol, target, remaining, opened)\n",
+        new="            return _connect_one(address, family, kind, protocol, target, timeout, opened)\n",
+        tests=(),
+        breaks="A name with many dead addresses takes many times connect_timeout.",
+    ),
+    Mutation(
+        name="time-is-not-looked-at-between-addresses",
+        file=CONNECTOR,
+        old="        if remaining <= 0:\n            break\n",
+        new="        remaining = max(remaining, 0.1)\n",
+        tests=(f"{CONNECT}::test_addresses_that_hang_share_one_time_limit",),
+        breaks="A name with many dead addresses takes much longer than connect_timeout.",
+    ),
+    Mutation(
+        name="socket-of-a-failed-attempt-stays-open",
+        file=CONNECTOR,
+        old="    except (GearmanError, TimeoutError):\n        sock.close()\n        raise\n",
+        new="    except (GearmanError, TimeoutError):\n        raise\n",
+        tests=(f"{CONNECT}::test_addresses_that_hang_share_one_time_limit",),
+        breaks="Each attempt that times out costs a descriptor until the garbage collector comes.",
+    ),
+    Mutation(
+        name="nagles-algorithm-delays-packets",
+        file=CONNECTOR,
+        old="    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)\n",
+        new="",
+        tests=(f"{CONNECT}::test_socket_sends_at_once_and_is_probed_while_it_idles",),
+        breaks="Jobs wait for 40 ms where the server's kernel delays acknowledgements.",
+    ),
+    Mutation(
+        name="idle-connection-is-not-probed",
+        file=CONNECTOR,
+        old="    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)\n",
+        new="",
+        tests=(f"{CONNECT}::test_socket_sends_at_once_and_is_probed_while_it_idles",),
+        breaks="Middleboxes drop idle connections.",
+    ),
+    Mutation(
+        name="unforeseen-error-ends-an-attempt-without-an-outcome",
+        file=CONNECTOR,
+        old="        except Exception as error:  # whatever it is",
+        new="        except ZeroDivisionError as error:  # whatever it is",
+        tests=(f"{CONNECT}::test_anything_unforeseen_in_an_attempt_is_its_outcome",),
+        breaks="A server is never tried again.",
+    ),
+    Mutation(
+        name="attempt-that-hangs-in-the-resolver-has-all-the-time",
+        file=POOL,
+        old="            self._failed(server, ConnectTimeout(text, server=server.name))\n",
+        new="            pass\n",
+        tests=(f"{HANGING}::test_resolver_that_hangs_delays_nobody_and_not_even_the_end_of_the_process",),
+        breaks="Nothing says why a server is not used whose name is never resolved.",
+    ),
+    Mutation(
+        name="attempts-pile-up-while-one-hangs",
+        file=POOL,
+        old=" - len(server.connections) - len(server.attempts)):\n",
+        new=" - len(server.connections)):\n",
+        tests=(f"{HANGING}::test_resolver_that_hangs_delays_nobody_and_not_even_the_end_of_the_process",),
+        breaks="Threads pile up that all wait for a resolver that hangs.",
+    ),
+    Mutation(
+        name="attempt-that-is-over-counts-as-under-way",
+        file=POOL,
+        old="        if attempt in server.attempts:\n            server.attempts.remove(attempt)\n",
+        new="",
+        tests=(f"{RETURNING}::test_server_that_is_restarted_twenty_times_is_used_again_each_time",),
+        breaks="A server is tried once.",
+    ),
+    Mutation(
+        name="preferred-server-that-hangs-is-waited-for",
+        file=POOL,
+        old="        self.io.call_later(_COLD_START, self._end_cold_start)\n",
+        new="",
+        tests=(f"{HANGING}::test_failover_waits_for_the_preferred_server_only_at_the_very_start",),
+        breaks="With a sticky policy nothing is sent for seconds while the preferred server hangs.",
+    ),
+    Mutation(
+        name="server-is-up-once-it-is-connected",
+        file=POOL,
+        old="        self._expect(connection, probe)\n        connection.start(greeting)\n",
+        new="        connection.start(greeting)\n        self.probe_answered(connection, probe)\n",
+        tests=(f"{TRANSPORT}::test_server_that_accepts_and_says_nothing_never_counts_as_up",),
+        breaks="Jobs are given to a frozen server, which still accepts connections.",
+    ),
+    Mutation(
+        name="silent-server-is-not-given-up",
+        file=POOL,
+        old="        connection.lose(ConnectionLost(text, server=address, retryable=True))\n",
+        new="",
+        tests=("tests/faults/test_frozen_server.py::test_frozen_server_is_found_within_interval_and_timeout",),
+        breaks="Jobs at a frozen server never end.",
+    ),
+    Mutation(
+        name="server-is-checked-once",
+        file=POOL,
+        old="        self._expect(connection, probe)\n        self.io.call_later(self.options.health_check_interval",
+        new="        self._expect(connection, probe)\n        (self.options.health_check_interval",
+        tests=("tests/faults/test_frozen_server.py::test_idle_client_wakes_for_its_checks_and_not_for_their_limits",),
+        breaks="A server that freezes later is not noticed.",
+    ),
+    Mutation(
+        name="server-that-takes-an-upload-is-given-up",
+        file=POOL,
+        old="        silent = self.io.now - max(connection.last_progress, probe.sent)\n",
+        new="        silent = self.io.now - probe.sent\n",
+        tests=("tests/faults/test_frozen_server.py::test_large_upload_over_a_slow_link_is_no_frozen_server",),
+        breaks="A large payload over a slow link loses its connection again and again.",
+    ),
+    Mutation(
+        name="health-check-holds-up-close",
+        file=POOL,
+        old="                if token is not None and not isinstance(token, _Probe):\n",
+        new="                if token is not None:\n",
+        tests=("tests/faults/test_close_and_exit.py::test_close_is_bounded_when_the_server_is_frozen",),
+        breaks="close() takes all its timeout when an idle server is frozen.",
+    ),
+    # ---- fork and exit ---------------------------------------------------------------------------------------------
+    Mutation(
+        name="trouble-of-one-keeps-others-from-the-fork",
+        file=LIFECYCLE,
+        old="            trouble = error\n",
+        new="            raise\n",
+        tests=("tests/transport/test_lifecycle.py::test_trouble_of_one_keeps_no_other_from_being_told",),
+        breaks="One client's failure at a fork leaves all others in the child with the parent's locks and sockets.",
+    ),
+    Mutation(
+        name="trouble-in-the-child-is-not-shown",
+        file=LIFECYCLE,
+        old="    if trouble is not None:\n        raise trouble\n",
+        new="",
+        tests=("tests/transport/test_lifecycle.py::test_trouble_of_one_keeps_no_other_from_being_told",),
+        breaks="A client that could not be taken over into a child fails there without a word.",
+    ),
+    Mutation(
+        name="trouble-of-one-keeps-others-from-the-exit",
+        file=LIFECYCLE,
+        old="        with contextlib.suppress(Exception):\n            living.at_exit()\n",
+        new="        living.at_exit()\n",
+        tests=("tests/transport/test_lifecycle.py::test_trouble_of_one_keeps_no_other_from_being_told",),
+        breaks="One client's failure at the exit keeps the others from sending what they hold.",
+    ),
+    Mutation(
+        name="hooks-keep-clients-alive",
+        file=LIFECYCLE,
+        old="    _living[key] = weakref.ref(living, remove)\n",
+        new="    _living[key] = lambda: living\n",
+        tests=(
+            "tests/transport/test_lifecycle.py::test_who_is_to_be_told_is_not_kept_for_that",
+            "tests/faults/test_close_and_exit.py::test_client_that_nobody_refers_to_warns_and_stops_its_thread",
+        ),
+        breaks="A client that nobody refers to any more lives on, with its thread and its connections.",
     ),
 ]
