@@ -402,14 +402,6 @@ MUTATIONS = [
         breaks="All clients use the same one of the servers behind a name.",
     ),
     Mutation(
-        name="each-address-gets-all-the-time",
-        file=CONNECTOR,
-        old="            return _connect_one(address, family, kind, protocol, target, remaining, opened)\n",
-        new="            return _connect_one(address, family, kind, protocol, target, timeout, opened)\n",
-        tests=(),
-        breaks="A name with many dead addresses takes many times connect_timeout.",
-    ),
-    Mutation(
         name="time-is-not-looked-at-between-addresses",
         file=CONNECTOR,
         old="        if remaining <= 0:\n            break\n",
@@ -518,8 +510,8 @@ MUTATIONS = [
         file=POOL,
         old="                if token is not None and not isinstance(token, _Probe):\n",
         new="                if token is not None:\n",
-        tests=("tests/faults/test_close_and_exit.py::test_close_is_bounded_when_the_server_is_frozen",),
-        breaks="close() takes all its timeout when an idle server is frozen.",
+        tests=(f"{HANGING}::test_close_does_not_wait_for_a_hanging_connect",),
+        breaks="close() takes all its timeout when a server does not answer, though no job is in flight.",
     ),
     # ---- fork and exit ---------------------------------------------------------------------------------------------
     Mutation(
