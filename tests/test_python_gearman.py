@@ -604,6 +604,20 @@ def test_server_that_is_none_of_the_clients_is_refused_and_the_request_is_as_it_
     assert request.state == "CREATED"
 
 
+def test_request_that_could_not_be_sent_alone_can_be_submitted_again(gearmand, client):
+    class Astray(GearmanClient):
+        def establish_request_connection(self, current_request):
+            return GearmanConnection("elsewhere")
+
+    request = request_for("task")
+    with Astray([gearmand.address]) as astray, pytest.raises(ValueError, match="elsewhere"):
+        astray.send_job_request(request)
+    request.job.task = "another-task"
+    client.submit_multiple_requests([request], wait_until_complete=False, poll_timeout=5)
+    assert (request.state, request.timed_out) == ("CREATED", False)
+    assert set(gearmand.status()) == {"another-task"}
+
+
 def test_eager_client_has_python_gearmans_interface_too():
     client = EagerClient()
     client.register_task("double", lambda job: job.data * 2)

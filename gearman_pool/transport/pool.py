@@ -196,7 +196,8 @@ class Pool:
         self.lingering: list[Connection] = []
         self._policy = make_policy(options.policy)
         self._sticky = options.policy in STICKY
-        self._holding = self._sticky and len(addresses) > 1
+        # Some server's first attempt is under way, and a sticky policy may prefer that one to those that are there.
+        self._holding = False
         self._new_session = new_session
         self._random = rng or random.Random()
         #: Requests that no connection could be had for, as callers leave them, and as the I/O thread keeps them.

@@ -194,6 +194,76 @@ def test_closed_client_stays_closed_in_a_child(gearmand):
     assert (ended.code, ended.output) == (0, "0\n"), ended.errors
 
 
+_DESCRIPTORS = """
+import gc, os, signal, sys
+from gearman_pool import GearmanAdminClient, GearmanClient, GearmanWorker
+# Nothing is to be left for the garbage collector, which may never come.
+gc.disable()
+def descriptors():
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add((number, os.readlink("/proc/self/fd/" + number)))
+        except OSError:  # that of the directory itself
+            pass
+    return found
+before = descriptors()
+def child_keeps():
+    ours = descriptors() - before
+    pid = os.fork()
+    if pid == 0:
+        kept = ours & descriptors()
+        if kept:
+            os.write(2, b"kept: %a\\n" % sorted(kept))
+        if signal.set_wakeup_fd(-1) != -1:
+            os.write(2, b"signals are written to a descriptor of the parent's\\n")
+            os._exit(2)
+        os._exit(1 if kept else 0)
+    return len(ours), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+_CLIENTS_DESCRIPTORS = """
+with GearmanClient([sys.argv[1]]) as client:
+    client.ping()
+    print(*child_keeps())
+"""
+
+_ADMINS_DESCRIPTORS = """
+with GearmanAdminClient([sys.argv[1]]) as admin:
+    admin.get_version()
+    print(*child_keeps())
+"""
+
+_WORKERS_DESCRIPTORS = """
+worker = GearmanWorker([sys.argv[1]])
+kept = []
+@worker.task("fork")
+def fork(job):
+    kept.extend(child_keeps())
+    worker.stop()
+with GearmanClient([sys.argv[1]]) as client:
+    client.submit_background("fork").result(10)
+before = descriptors()
+worker.run()
+print(*kept)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="this system does not list a process's descriptors")
+@pytest.mark.parametrize(
+    ("program", "least"),
+    # Connection, selector and the two ends of the waker; for the worker the two of the pipe for signals as well.
+    [(_CLIENTS_DESCRIPTORS, 4), (_ADMINS_DESCRIPTORS, 4), (_WORKERS_DESCRIPTORS, 6)],
+    ids=["client", "admin client", "worker"],
+)
+def test_child_keeps_no_descriptor_of_the_parents(gearmand, program, least):
+    ended = run_program(["-W", "ignore", "-c", _DESCRIPTORS + program, gearmand.address], 30)
+    assert (ended.code, ended.errors) == (0, "")
+    count, code = map(int, ended.output.split())
+    assert count >= least, "there was less to be kept than this test looks for"
+    assert code == 0
+
+
 _MULTIPROCESSING = """
 import multiprocessing, sys
 from gearman_pool import GearmanClient

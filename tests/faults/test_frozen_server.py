@@ -15,7 +15,9 @@ from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost, JobCancelled
 from gearman_pool.testing import FaultProxy
 
+from ..support.raw import ECHO_REQ, ECHO_RES, OPTION_RES, Packet, RawConnection, pack_response
 from ..support.waiting import wait_until
+from .scripted import ScriptedServer
 from .support import ROOT, figure, wait_accepted, wait_up
 
 
@@ -220,4 +222,32 @@ def test_large_upload_over_a_slow_link_is_no_frozen_server(gearmand):
         proxy.throttle(16 * 2**20, "to_server")
         payload = bytes(48 * 2**20)
         assert client.submit_background("nobody", payload).result(50)
+        assert client.stats().connections_lost == 0
+
+
+def test_idle_client_wakes_for_its_checks_and_not_for_their_limits():
+    """Once to ask and once for the answer; an answered check leaves nothing behind that is due later."""
+    checks = []
+
+    def answer(connection: RawConnection, packet: Packet) -> None:
+        if packet.command == ECHO_REQ:
+            checks.append(packet)
+            connection.sock.sendall(pack_response(ECHO_RES, packet.body))
+        else:
+            connection.sock.sendall(pack_response(OPTION_RES, packet.body))
+
+    # A third of the limit, and all of it, fall between two checks: each would be a wake-up of its own.
+    with (
+        ScriptedServer(answer, greets=False) as server,
+        GearmanClient([server.address], health_check_interval=0.2, health_check_timeout=3.3) as client,
+    ):
+        client.ping()
+        # From here on a third of the limit of earlier checks is over all the time.
+        wait_until(lambda: len(checks) > 8, message="the first checks")
+        before, wakeups = len(checks), client.stats().wakeups
+        wait_until(lambda: len(checks) >= before + 10, message="ten more checks")
+        wakeups = client.stats().wakeups - wakeups
+        count = len(checks) - before
+        figure(f"{wakeups} wake-ups for {count} checks")
+        assert wakeups <= 2.5 * count
         assert client.stats().connections_lost == 0

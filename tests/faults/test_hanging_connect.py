@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 
 import pytest
@@ -12,7 +13,10 @@ from gearman_pool import GearmanAdminClient, GearmanClient
 from gearman_pool.errors import ConnectTimeout, ServerUnavailable
 from gearman_pool.testing import FaultProxy
 
+from ..conformance.silent import SilentServer
+from ..support.raw import ECHO_REQ, ECHO_RES, JOB_CREATED, OPTION_REQ, OPTION_RES, Packet, RawConnection, pack_response
 from ..support.waiting import wait_until
+from .scripted import ScriptedServer
 from .support import HANGING, assert_p99_is_unharmed, black_hole, deaf_port, figure, run_program, wait_up
 
 
@@ -40,6 +44,42 @@ def test_failover_waits_for_the_preferred_server_only_at_the_very_start(gearmand
         second = time.monotonic() - started
     assert first < 4
     assert second < 3
+
+
+@pytest.mark.parametrize("policy", ["failover", "unique"])
+def test_first_jobs_wait_for_the_server_that_a_sticky_policy_prefers(policy):
+    """Or those of one unique would go to one server before it has answered, and to another one after."""
+    uniques = [f"unique-{number}" for number in range(20)]
+    rounds = []
+    # They do not wait for long: a busy machine spoils some rounds.
+    for _ in range(5):
+        other_is_up = threading.Event()
+
+        def hesitate(connection: RawConnection, packet: Packet, up: threading.Event = other_is_up) -> None:
+            assert up.wait(10)
+            if packet.command == OPTION_REQ:
+                answer = pack_response(OPTION_RES, packet.body)
+            elif packet.command == ECHO_REQ:
+                answer = pack_response(ECHO_RES, packet.body)
+            else:
+                answer = pack_response(JOB_CREATED, b"H:there:1")
+            connection.sock.sendall(answer)
+
+        with (
+            ScriptedServer(hesitate, greets=False) as slow,
+            SilentServer() as quick,
+            GearmanClient([slow.address, quick.address], policy=policy) as client,
+        ):
+            quick.speaking = True
+            futures = [client.submit_background("x", unique=unique) for unique in uniques]
+            wait_until(lambda client=client: client.servers()[1].state == "UP", message="the other one is up")
+            other_is_up.set()
+            first = [future.result(10).server for future in futures]
+            later = [client.submit_background("x", unique=unique).result(10).server for unique in uniques]
+            if first == later and slow.address in first:
+                return
+            rounds.append((first, later))
+    raise AssertionError(f"the first jobs, and later ones of the same uniques, went to: {rounds}")
 
 
 @pytest.mark.parametrize("kind", HANGING)

@@ -12,8 +12,10 @@ from gearman_pool import GearmanClient
 from gearman_pool.errors import ClientClosed, ConnectionLost, ServerUnavailable
 
 from ..support.gearmand import free_port
+from ..support.raw import ECHO_RES, OPTION_REQ, OPTION_RES, Packet, RawConnection, pack_response
 from ..support.waiting import wait_until
-from .support import account, figure, wait_up
+from .scripted import ScriptedServer
+from .support import account, figure, run_program, wait_up
 
 RESTARTS = 20
 
@@ -120,6 +122,62 @@ def test_two_hundred_clients_that_lost_one_server_come_back_spread_out(gearmand)
             closer.start()
         for closer in closers:
             closer.join()
+
+
+# Its clock can be put forward: a connection has lasted after ten seconds.
+_LASTING = """
+import time
+real, ahead = time.monotonic, 0.0
+time.monotonic = lambda: real() + ahead
+from gearman_pool import GearmanClient
+from gearman_pool.events import ConnectionFailed
+from tests.faults.support import wait_up
+from tests.support.gearmand import Gearmand
+from tests.support.listening import Keeping
+from tests.support.waiting import wait_until
+
+heard = Keeping()
+options = {"reconnect_backoff": (0.001, 60.0), "health_check_interval": 600, "listeners": [heard]}
+with Gearmand() as server, GearmanClient([server.address], **options) as client:
+    wait_up(client)
+    server.kill()
+    wait_until(lambda: len(heard.of(ConnectionFailed)) >= 10, message="ten failures")
+    server.start()
+    wait_up(client, timeout=30)
+    failed = len(heard.of(ConnectionFailed))
+    ahead = 11.0
+    server.kill()
+    wait_until(lambda: len(heard.of(ConnectionFailed)) > failed, message="the next failure")
+    print(heard.of(ConnectionFailed)[failed].retry_in)
+"""
+
+
+def test_backoff_begins_anew_after_a_connection_that_has_lasted():
+    ended = run_program(["-c", _LASTING], 55)
+    assert ended.code == 0, ended.errors
+    # The second step of the backoff; ten failures before would make it two seconds at the most.
+    assert float(ended.output) <= 0.002
+
+
+def test_backoff_goes_on_growing_while_no_connection_lasts():
+    """A server that loses its clients at once is as good as down; they must not come back a thousand times a second."""
+
+    def hang_up(connection: RawConnection, packet: Packet) -> None:
+        if packet.command == OPTION_REQ:
+            connection.sock.sendall(pack_response(OPTION_RES, packet.body))
+        else:
+            connection.sock.sendall(pack_response(ECHO_RES, packet.body))
+            connection.close()
+
+    with (
+        ScriptedServer(hang_up, greets=False) as server,
+        GearmanClient([server.address], reconnect_backoff=(0.001, 60.0)) as client,
+    ):
+        client.ping(0.01)
+        wait_until(lambda: (client.servers()[0].retry_in or 0) > 0.05, 5, message="a longer pause")
+        stats = client.stats()
+        assert stats.connections_lost >= 5
+        assert stats.connections_failed == 0
 
 
 def test_jobs_submitted_while_all_servers_are_down_go_out_when_one_returns(gearmands, c_workers):

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import random
 import threading
 import time
+import weakref
+from collections.abc import Callable
 
-from gearman_pool import GearmanClient
-from gearman_pool.errors import ClientSaturated
+import pytest
 
-from .support import figure, run_program, wait_up
+from gearman_pool import GearmanClient, GearmanJob
+from gearman_pool.errors import ClientClosed, ClientSaturated, ConnectionLost, GearmanError, JobTimeout
+from gearman_pool.future import JobFuture
+
+from ..support.gearmand import Gearmand, free_port
+from .support import figure, run_program, wait_accepted, wait_up
 
 MIB = 1024 * 1024
 
@@ -59,6 +66,118 @@ def test_room_that_is_made_lets_a_blocked_submit_in_at_once(gearmand, raw_worker
         assert first.result(10) == b"one"
         raw_worker.next_job().complete(b"two")
         assert second[0].result(10) == b"two"
+
+
+@pytest.mark.parametrize("budget", [{"max_in_flight": 1}, {"max_outbound_bytes": 1000}], ids=["jobs", "bytes"])
+def test_close_lets_callers_go_who_wait_for_room(budget):
+    errors: list[GearmanError] = []
+    client = GearmanClient([f"127.0.0.1:{free_port()}"], submit_timeout=15, **budget)
+    first = client.submit("x", bytes(900))
+
+    def submit() -> None:
+        try:
+            client.submit("x", bytes(900))
+        except GearmanError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=submit) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(0.2)
+        assert thread.is_alive()
+    closed = time.monotonic()
+    client.close(0)
+    for thread in threads:
+        thread.join(20)
+    # Not when their own time is up.
+    assert time.monotonic() - closed < 8
+    assert [type(error) for error in errors] == [ClientClosed] * 3
+    assert isinstance(first.exception(0), ClientClosed)
+
+
+def _is_lost(gearmand: Gearmand, future: JobFuture) -> None:
+    wait_accepted(future)
+    gearmand.kill()
+    assert isinstance(future.exception(10), ConnectionLost)
+
+
+def _times_out(gearmand: Gearmand, future: JobFuture) -> None:
+    assert isinstance(future.exception(10), JobTimeout)
+
+
+def _is_cancelled(gearmand: Gearmand, future: JobFuture) -> None:
+    wait_accepted(future)
+    assert future.cancel()
+
+
+def _is_withdrawn(gearmand: Gearmand, future: JobFuture) -> None:
+    assert not future.job.handle
+    assert future.cancel()
+
+
+@pytest.mark.parametrize("budget", [{"max_in_flight": 1}, {"max_outbound_bytes": 1000}], ids=["jobs", "bytes"])
+@pytest.mark.parametrize("fails", [_times_out, _is_withdrawn], ids=["times_out", "is_withdrawn"])
+def test_room_of_a_job_that_never_left_is_given_to_the_next(gearmand, fails, budget):
+    gearmand.kill()
+    _assert_room_is_given_back(gearmand, fails, budget)
+
+
+@pytest.mark.parametrize("fails", [_times_out, _is_lost, _is_cancelled], ids=["times_out", "is_lost", "is_cancelled"])
+def test_room_of_a_job_that_was_accepted_and_failed_is_given_to_the_next(gearmand, fails):
+    _assert_room_is_given_back(gearmand, fails, {"max_in_flight": 1})
+
+
+def _assert_room_is_given_back(
+    gearmand: Gearmand, fails: Callable[[Gearmand, JobFuture], None], budget: dict[str, int]
+) -> None:
+    with GearmanClient([gearmand.address], submit_timeout=30, **budget) as client:
+
+        def submit() -> None:
+            with contextlib.suppress(ClientClosed):
+                client.submit("nobody", bytes(900))
+
+        first = client.submit("nobody", bytes(900), timeout=2 if fails is _times_out else None)
+        blocked = threading.Thread(target=submit)
+        blocked.start()
+        blocked.join(0.2)
+        assert blocked.is_alive()
+        fails(gearmand, first)
+        blocked.join(10)
+        try:
+            assert not blocked.is_alive(), "there is no room"
+        finally:
+            client.close(0)
+            blocked.join(40)
+
+
+def test_refused_job_is_kept_by_nobody(gearmand):
+    """Its payload must not stay in memory until the garbage collector comes: there is no room for it."""
+    jobs: list[weakref.ref[GearmanJob]] = []
+
+    class Job(GearmanJob):
+        __slots__ = ("__weakref__",)
+
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            jobs.append(weakref.ref(self))
+
+    class Client(GearmanClient):
+        job_class = Job
+
+    with Client([gearmand.address], max_in_flight=1, submit_timeout=0.05) as client:
+        blocker = client.submit("nobody")
+        gc.disable()
+        try:
+            with contextlib.suppress(ClientSaturated):
+                client.submit("nobody", bytes(1_000_000))
+            refused = jobs[1:]
+            left = [job() for job in refused]
+        finally:
+            gc.enable()
+        wait_accepted(blocker)
+        assert blocker.cancel()
+    assert left == [None]
 
 
 # In a process of its own: what other tests have left free or taken would blur the figure.

@@ -231,6 +231,70 @@ def test_child_of_a_fork_keeps_no_descriptor_of_a_connection_in_the_making(gearm
     assert status == 0
 
 
+def test_server_that_another_thread_takes_out_while_it_is_taken_in_stays_out(gearmand, monkeypatch):
+    with GearmanClient([gearmand.address]) as client:
+        client.ping()
+        io = client._dispatcher.io
+        post, taken_out, seen = io.post, threading.Event(), threading.Event()
+
+        def post_late(call: object) -> None:
+            if threading.current_thread() is adder:
+                assert taken_out.wait(10)
+            post(call)
+
+        monkeypatch.setattr(io, "post", post_late)
+        adder = threading.Thread(target=client.add_server, args=("127.0.0.1:1",))
+        adder.start()
+        wait_until(lambda: len(client.servers()) == 2, message="it is wanted")
+        client.remove_server("127.0.0.1:1")
+        taken_out.set()
+        adder.join(10)
+        # What comes after both on the I/O thread.
+        io.post(seen.set)
+        assert seen.wait(10)
+        assert [server.address for server in client.servers()] == [gearmand.address]
+
+
+def test_connection_to_a_server_that_is_taken_out_is_closed_once_nothing_is_in_flight(gearmand, raw_worker):
+    with GearmanClient([gearmand.address]) as client:
+        future = client.submit("raw")
+        job = raw_worker.next_job()
+        client.remove_server(gearmand.address)
+        job.complete(b"done")
+        assert future.result(10) == b"done"
+        # The worker's alone is left.
+        wait_until(lambda: gearmand.connections() == 1, message="the connection's end")
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_connection_that_comes_after_its_server_was_taken_out_is_closed_unused(monkeypatch, drain):
+    resolve = socket.getaddrinfo
+    asked, answer = threading.Event(), threading.Event()
+
+    def slowly(*arguments: object, **options: object) -> object:
+        asked.set()
+        assert answer.wait(20)
+        return resolve(*arguments, **options)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with GearmanClient([address]) as client:
+            monkeypatch.setattr(socket, "getaddrinfo", slowly)
+            try:
+                client.ping(0.01)
+                assert asked.wait(10)
+                client.remove_server(address, drain=drain)
+                wait_until(lambda: not client.servers(), message="the removal")
+            finally:
+                answer.set()
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(10)
+                assert peer.recv(1000) == b"", "it greets the server"
+            assert client.stats().connections_opened == 0
+
+
 # ---- room ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,107 @@
+"""One attempt to connect: names with several addresses, the time that it may take, and the socket that comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ConnectionError, ConnectTimeout  # noqa: A004
+from gearman_pool.options import ServerAddress
+from gearman_pool.transport.connector import connect
+
+from ..faults.support import deaf_port
+from ..support.gearmand import free_port
+
+
+@contextlib.contextmanager
+def listeners(count: int) -> Iterator[list[tuple[str, int]]]:
+    """Where somebody listens."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100)).getsockname() for _ in range(count)
+        ]
+
+
+@pytest.fixture
+def resolve(monkeypatch):
+    """A function that says what the name "several.example" stands for: addresses that differ by their ports."""
+
+    def set_up(*endpoints: tuple[str, int]) -> ServerAddress:
+        real = socket.getaddrinfo
+
+        def getaddrinfo(host: str, *arguments: object, **options: object) -> object:
+            if host != "several.example":
+                return real(host, *arguments, **options)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", endpoint) for endpoint in endpoints]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        return ServerAddress("several.example", 4730)
+
+    return set_up
+
+
+def test_address_that_answers_is_found_among_those_that_refuse(resolve):
+    with listeners(1) as (live,):
+        address = resolve(("127.0.0.1", free_port()), live, ("127.0.0.1", free_port()))
+        for _ in range(20):
+            with connect(address, 10) as sock:
+                assert sock.getpeername() == live
+
+
+def test_addresses_of_a_name_are_used_in_random_order(resolve):
+    """Or all clients of a service would go to its first server, and the others would idle."""
+    with listeners(2) as live:
+        address = resolve(*live)
+        peers = set()
+        for _ in range(50):
+            with connect(address, 10) as sock:
+                peers.add(sock.getpeername())
+        assert peers == set(live)
+
+
+def test_last_error_is_told_if_no_address_of_the_name_answers(resolve):
+    address = resolve(("127.0.0.1", free_port()), ("127.0.0.1", free_port()))
+    with pytest.raises(ConnectionError, match=r"several\.example:4730: cannot connect"):
+        connect(address, 10)
+
+
+def test_addresses_that_hang_share_one_time_limit(resolve):
+    opened: list[socket.socket] = []
+    with deaf_port() as deaf:
+        host, _, port = deaf.rpartition(":")
+        address = resolve(*[(host, int(port))] * 5)
+        with pytest.raises(ConnectTimeout, match=r"connect_timeout \(0.3 s\)"):
+            connect(address, 0.3, opened.append)
+    # The first one takes it all, but for what is lost by rounding.
+    assert 1 <= len(opened) <= 2
+    assert all(sock.fileno() < 0 for sock in opened)
+
+
+def test_socket_sends_at_once_and_is_probed_while_it_idles():
+    with listeners(1) as (live,), connect(ServerAddress(*live), 10) as sock:
+        assert sock.gettimeout() == 0.0
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            # Before middleboxes drop it, which is usual after 5 minutes.
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 240
+
+
+def test_anything_unforeseen_in_an_attempt_is_its_outcome(gearmand, monkeypatch):
+    """The I/O thread waits for one, and tries again."""
+    real, calls = socket.getaddrinfo, []
+
+    def getaddrinfo(*arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        if len(calls) <= 2:
+            raise MemoryError("in the resolver")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with GearmanClient([gearmand.address], reconnect_backoff=(0.01, 0.1)) as client:
+        assert client.submit_background("x").result(10).server == gearmand.address
+        assert client.stats().connections_failed == 2
