@@ -251,3 +251,24 @@ def test_idle_client_wakes_for_its_checks_and_not_for_their_limits():
         figure(f"{wakeups} wake-ups for {count} checks")
         assert wakeups <= 2.5 * count
         assert client.stats().connections_lost == 0
+
+
+def test_server_that_takes_a_large_upload_is_not_avoided(gearmands):
+    preferred, other = gearmands(), gearmands()
+    size = 48 * 2**20
+    with (
+        FaultProxy(preferred.address) as proxy,
+        GearmanClient(
+            [proxy.address, other.address], health_check_interval=0.2, health_check_timeout=1.5, policy="failover"
+        ) as client,
+    ):
+        wait_up(client)
+        proxy.throttle(16 * 2**20, "to_server")
+        upload = client.submit_background("nobody", bytes(size))
+        # Far longer than it takes to suspect a server that does not answer a health check.
+        wait_until(lambda: proxy.forwarded("to_server") > size / 2, 30, message="half of it has gone")
+        assert not upload.done()
+        beside = client.submit("nobody")
+        wait_accepted(beside, timeout=30)
+        assert str(beside.job.connection) == proxy.address
+        client.close(0)

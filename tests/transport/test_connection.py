@@ -76,6 +76,24 @@ def test_interrupted_sender_costs_the_connection_and_nobody_gets_a_wrong_answer(
     assert client.stats().connections_lost == 1
 
 
+def test_job_behind_an_interrupted_sender_does_not_wait_for_the_next_health_check(gearmand, echo_worker, monkeypatch):
+    with GearmanClient([gearmand.address], health_check_interval=3600, reconnect_backoff=(0.01, 0.05)) as client:
+        futures = []
+
+        def submit() -> None:
+            with pytest.raises(_FromOutsideError):
+                client.submit("echo", b"interrupted")
+
+        # A new client's timers go off a few times in its first seconds; what is in line would be found by chance then.
+        for _ in range(6):
+            client.ping()
+            _interrupt(client, monkeypatch, "_drain", "after")
+            _in_thread(submit)
+            wait_until(lambda: client.stats().in_flight == 0, message="its job, which has left, is done")
+            _in_thread(lambda: futures.append(client.submit("echo", b"behind", max_retries=1)))
+            assert futures.pop().result(8) == b"behind"
+
+
 def test_interruption_before_the_drain_costs_nothing(gearmand, client, echo_worker, monkeypatch):
     _interrupt(client, monkeypatch, "_flush", "before")
 
