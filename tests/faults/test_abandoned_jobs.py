@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+import weakref
 
 import pytest
 
@@ -72,6 +73,25 @@ def test_worker_that_answers_after_the_timeout_disturbs_nobody(client, raw_worke
     assert isinstance(future.exception(), JobTimeout)
     wait_until(lambda: client.stats().late_packets == 3)
     assert client.stats().connections_lost == 0
+
+
+def test_finished_job_is_not_kept_until_its_timeout(client, raw_worker):
+    future = client.submit("raw", timeout=3600)
+    job = raw_worker.next_job()
+    wait_accepted(future)
+    # Two more turns of the loop: it watches the time by now.
+    client.ping()
+    client.ping()
+    job.complete(b"done")
+    assert future.result(15) == b"done"
+    left = weakref.ref(future)
+    del future
+
+    def gone() -> bool:
+        gc.collect()
+        return left() is None
+
+    wait_until(gone, message="the future of a finished job is let go")
 
 
 def test_cancel_withdraws_a_queued_job_from_the_server(client, gearmand):
