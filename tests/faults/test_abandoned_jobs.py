@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from gearman_pool import GearmanClient
-from gearman_pool.errors import ConnectionLost, JobCancelled, JobTimeout
+from gearman_pool.errors import ConnectionLost, JobCancelled, JobLost, JobTimeout
 from gearman_pool.future import JobFuture
 
 from ..support.raw import (
@@ -91,7 +91,7 @@ def test_finished_job_is_not_kept_until_its_timeout(client, raw_worker):
         gc.collect()
         return left() is None
 
-    wait_until(gone, message="the future of a finished job is let go")
+    wait_until(gone, 5, message="the future of a finished job is let go")
 
 
 def test_cancel_withdraws_a_queued_job_from_the_server(client, gearmand):
@@ -177,6 +177,25 @@ def test_cancel_that_the_server_confirms_ends_the_job_as_cancelled(told):
         cancelled, future = _cancelled_at(server)
     assert cancelled
     assert future.cancelled()
+
+
+def test_job_is_asked_after_when_it_has_been_silent_for_lost_job_check_and_not_before():
+    accepted, asked = [], []
+
+    def script(connection, packet) -> None:
+        if packet.command == SUBMIT_JOB:
+            # Before the answer leaves: the job has been silent for less time than this says.
+            accepted.append(time.monotonic())
+            connection.sock.sendall(pack_response(JOB_CREATED, b"H:1"))
+        elif packet.command == GET_STATUS:
+            asked.append(time.monotonic())
+            connection.sock.sendall(pack_response(STATUS_RES, b"H:1", b"0", b"0", b"0", b"0"))
+
+    with ScriptedServer(script) as server, GearmanClient([server.address], lost_job_check=1.0) as client:
+        future = client.submit("job")
+        assert isinstance(future.exception(15), JobLost)
+        assert len(asked) == 1
+        assert asked[0] - accepted[0] >= 1.0
 
 
 @pytest.mark.slow

@@ -178,9 +178,7 @@ def test_connection_that_is_lost_while_a_caller_sends_hands_over_every_job_once(
     assert client.stats().in_flight == 0
 
 
-def test_job_whose_sender_was_struck_between_both_lists_is_sent_again_once(
-    gearmand, client, raw_workers, monkeypatch
-):
+def test_job_whose_sender_was_struck_between_both_lists_is_sent_again_once(gearmand, client, raw_workers, monkeypatch):
     """At that moment it stands in line for a reply already, and in the queue still."""
     connection = _connection(client)
 
