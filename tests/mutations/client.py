@@ -12,6 +12,7 @@ _SESSION = "gearman_pool/protocol/client.py"
 
 _ABANDONED = "tests/faults/test_abandoned_jobs.py"
 _CONNECTION = "tests/transport/test_connection.py"
+_FROZEN = "tests/faults/test_frozen_server.py"
 _RACES = "tests/faults/test_races.py"
 _UNIQUES = "tests/conformance/test_uniques.py"
 _WAITING = "tests/faults/test_waiting.py"
@@ -140,5 +141,17 @@ MUTATIONS = [
             for what in ("a call", "two calls")
         ),
         breaks="A callback that is handed to an idle thread in the moment in which that gives up is never called.",
+    ),
+    Mutation(
+        name="question-after-a-job-that-is-lost-counts-as-answered",
+        file=_DISPATCH,
+        old='        self._dispatcher.job_checked(connection, self._future, value[1] == b"1")\n',
+        new="""        self._dispatcher.job_checked(connection, self._future, value[1] == b"1")
+
+    def lost(self, error: GearmanError) -> None:
+        self._dispatcher.job_checked(self._future._connection, self._future, False)
+""",
+        tests=(f"{_FROZEN}::test_job_that_was_sent_again_is_not_failed_by_what_its_former_connection_was_asked",),
+        breaks="A job with attempts left fails with its connection if it was just being asked after.",
     ),
 ]
