@@ -690,14 +690,18 @@ class Dispatcher:
             for handle, future in silent[:_SWEEP_LIMIT]:
                 future._heard = self._sweep
                 packet = pack(Command.GET_STATUS, _bytes(handle))
-                connection.submit((packet, Command.STATUS_RES, _LostCheck(self, future, handle)))
+                connection.submit((packet, Command.STATUS_RES, _LostCheck(self, future)))
         self._sweeping = bool(jobs)
         if self._sweeping:
             self.io.call_later(self.options.lost_job_check / 2, self._sweep_jobs)
 
-    def job_checked(self, connection: Connection, future: JobFuture, handle: str, known: bool) -> None:
-        """The server has said whether it still has a job."""
-        if known or future._ended or future._connection is not connection or future.job.handle != handle:
+    def job_checked(self, connection: Connection, future: JobFuture, known: bool) -> None:
+        """The server has said whether it still has a job.
+
+        It is this connection's still, under the handle that was asked for: a job is sent again only when its connection
+        is lost, and nothing that is answered later on that one is read.
+        """
+        if known or future._ended:
             return
         self._forget(future)
         self.counters.jobs_lost += 1
@@ -758,13 +762,12 @@ class Dispatcher:
 class _LostCheck(Query):
     """Asks whether the server still has a job that has long been silent."""
 
-    def __init__(self, dispatcher: Dispatcher, future: JobFuture, handle: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, future: JobFuture) -> None:
         self._dispatcher = dispatcher
         self._future = future
-        self._handle = handle
 
     def answered(self, connection: Connection, value: list[bytes]) -> None:
-        self._dispatcher.job_checked(connection, self._future, self._handle, value[1] == b"1")
+        self._dispatcher.job_checked(connection, self._future, value[1] == b"1")
 
 
 class _CancelCheck(Query):

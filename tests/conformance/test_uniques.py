@@ -194,6 +194,17 @@ def test_cancelling_one_of_two_jobs_on_a_unique_leaves_the_other_its_result(serv
         assert client.stats().jobs_cancelled == 1
 
 
+def test_cancelling_one_of_two_jobs_that_a_dash_has_joined_leaves_the_other_its_result(server, client, raw_workers):
+    # The server cannot be asked how many wait for that unique.
+    first, second = (client.submit("later", b"equal data", unique="-") for _ in range(2))
+    accepted(first, second)
+    assert first.job.handle == second.job.handle
+    assert first.cancel()
+    assert first.cancelled()
+    raw_workers(server, "later", lambda job: job.complete(b"r"))
+    assert second.result(10) == b"r"
+
+
 def test_cancelling_the_only_job_of_a_unique_drops_it(client):
     future = client.submit("later", unique="mine")
     accepted(future)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import time
+import weakref
 
 import pytest
 
 from gearman_pool import GearmanClient
-from gearman_pool.errors import ConnectionLost, JobCancelled, JobTimeout
+from gearman_pool.errors import ConnectionLost, JobCancelled, JobLost, JobTimeout
 from gearman_pool.future import JobFuture
 
 from ..support.raw import (
@@ -72,6 +73,25 @@ def test_worker_that_answers_after_the_timeout_disturbs_nobody(client, raw_worke
     assert isinstance(future.exception(), JobTimeout)
     wait_until(lambda: client.stats().late_packets == 3)
     assert client.stats().connections_lost == 0
+
+
+def test_finished_job_is_not_kept_until_its_timeout(client, raw_worker):
+    future = client.submit("raw", timeout=3600)
+    job = raw_worker.next_job()
+    wait_accepted(future)
+    # Two more turns of the loop: it watches the time by now.
+    client.ping()
+    client.ping()
+    job.complete(b"done")
+    assert future.result(15) == b"done"
+    left = weakref.ref(future)
+    del future
+
+    def gone() -> bool:
+        gc.collect()
+        return left() is None
+
+    wait_until(gone, 5, message="the future of a finished job is let go")
 
 
 def test_cancel_withdraws_a_queued_job_from_the_server(client, gearmand):
@@ -157,6 +177,25 @@ def test_cancel_that_the_server_confirms_ends_the_job_as_cancelled(told):
         cancelled, future = _cancelled_at(server)
     assert cancelled
     assert future.cancelled()
+
+
+def test_job_is_asked_after_when_it_has_been_silent_for_lost_job_check_and_not_before():
+    accepted, asked = [], []
+
+    def script(connection, packet) -> None:
+        if packet.command == SUBMIT_JOB:
+            # Before the answer leaves: the job has been silent for less time than this says.
+            accepted.append(time.monotonic())
+            connection.sock.sendall(pack_response(JOB_CREATED, b"H:1"))
+        elif packet.command == GET_STATUS:
+            asked.append(time.monotonic())
+            connection.sock.sendall(pack_response(STATUS_RES, b"H:1", b"0", b"0", b"0", b"0"))
+
+    with ScriptedServer(script) as server, GearmanClient([server.address], lost_job_check=1.0) as client:
+        future = client.submit("job")
+        assert isinstance(future.exception(15), JobLost)
+        assert len(asked) == 1
+        assert asked[0] - accepted[0] >= 1.0
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,20 @@ from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost, JobCancelled
 from gearman_pool.testing import FaultProxy
 
-from ..support.raw import ECHO_REQ, ECHO_RES, OPTION_RES, Packet, RawConnection, pack_response
+from ..support.raw import (
+    ECHO_REQ,
+    ECHO_RES,
+    GET_STATUS,
+    JOB_CREATED,
+    OPTION_REQ,
+    OPTION_RES,
+    STATUS_RES,
+    SUBMIT_JOB,
+    WORK_COMPLETE,
+    Packet,
+    RawConnection,
+    pack_response,
+)
 from ..support.waiting import wait_until
 from .scripted import ScriptedServer
 from .support import ROOT, figure, wait_accepted, wait_up
@@ -157,6 +171,41 @@ def test_server_is_used_again_when_it_goes_on_and_its_late_answers_harm_nobody(g
         figure(f"used again {back:.2f} s after SIGCONT, with a backoff of at most 0.2 s")
         # An attempt that began while the server was frozen may have to run into its health check first.
         assert back < 0.2 + 1.0 + 4
+
+
+def test_job_that_was_sent_again_is_not_failed_by_what_its_former_connection_was_asked():
+    """The server freezes when it is asked after a silent job, and answers when the job has long been sent again."""
+    submitted: list[RawConnection] = []
+    late: list[bool] = []
+
+    def script(connection: RawConnection, packet: Packet) -> None:
+        frozen = connection in submitted[:1] and late
+        if packet.command == OPTION_REQ:
+            connection.sock.sendall(pack_response(OPTION_RES, packet.body))
+        elif packet.command == ECHO_REQ and not frozen:
+            connection.sock.sendall(pack_response(ECHO_RES, packet.body))
+        elif packet.command == SUBMIT_JOB:
+            submitted.append(connection)
+            # As after a restart of the server, the second one gets the handle of the first.
+            connection.sock.sendall(pack_response(JOB_CREATED, b"H:1"))
+        elif packet.command == GET_STATUS and connection is submitted[0]:
+            late.append(True)
+        elif packet.command == GET_STATUS:
+            with contextlib.suppress(OSError):
+                submitted[0].sock.sendall(pack_response(STATUS_RES, b"H:1", b"0", b"0", b"0", b"0"))
+            connection.sock.sendall(
+                pack_response(STATUS_RES, b"H:1", b"1", b"1", b"0", b"0") + pack_response(WORK_COMPLETE, b"H:1", b"r")
+            )
+
+    options = {"health_check_interval": 0.1, "health_check_timeout": 1.0, "reconnect_backoff": (0.01, 0.05)}
+    with (
+        ScriptedServer(script, greets=False) as server,
+        GearmanClient([server.address], lost_job_check=0.2, max_retries=5, **options) as client,
+    ):
+        assert client.submit("job").result(20) == b"r"
+        assert late
+        assert len(submitted) > 1
+        assert client.stats().jobs_lost == 0
 
 
 _CLIENT = """

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from gearman_pool import GearmanClient
+from gearman_pool.errors import ClientClosed
 
 from ..support.waiting import wait_until
 from .support import figure, run_program, wait_up
@@ -261,6 +262,25 @@ def test_job_that_reaches_a_connection_just_after_its_end_goes_to_another_server
         future = client.submit("echo", b"straggler")
         assert future.result(10) == b"straggler"
         assert future.request.connection_attempts == 1
+
+
+@pytest.mark.parametrize("where", ["the waiting line", "a connection"])
+def test_job_that_is_put_in_line_just_after_the_end_of_the_loop_ends_too(gearmand, monkeypatch, where):
+    """The client is closed between a caller's look, which found it open, and the moment its job is in line."""
+    with GearmanClient([gearmand.address]) as client:
+        wait_up(client)
+        pool = client._dispatcher.pool
+        connection = pool.choose(None)
+
+        def choose_late(key):
+            monkeypatch.undo()
+            client.close(1)
+            return connection if where == "a connection" else None
+
+        monkeypatch.setattr(pool, "choose", choose_late)
+        future = client.submit("echo", b"late")
+        with pytest.raises(ClientClosed):
+            future.result(2)
 
 
 @pytest.mark.parametrize(("scenario", "concurrency"), [("tasks", 4), ("stop", 1), ("all", 3)])

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import itertools
+import queue
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from gearman_pool import GearmanClient, JSONEncoder, callbacks
 from gearman_pool.callbacks import MAX_THREADS, CallbackThreads
-from gearman_pool.errors import ClientSaturated, DecodeError
+from gearman_pool.errors import ClientSaturated, DecodeError, ServerUnavailable
+from gearman_pool.future import JobFuture
+from gearman_pool.promise import Promise
 
+from ..support.steps import Steps
 from ..support.waiting import wait_until
-from .support import wait_up
+from ..support.workers import RawJob
+from .support import wait_accepted, wait_up
 
 
 @pytest.fixture
@@ -164,6 +173,37 @@ class _Nobody:
         pass
 
 
+class _LeftTaken:
+    """A future's lock that nobody will ever give back; notes on which thread somebody waits for it, and how long."""
+
+    def __init__(self, waits: list[tuple[str, float]]) -> None:
+        self._waits = waits
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if blocking:
+            self._waits.append((threading.current_thread().name, timeout))
+            threading.Event().wait(timeout)
+        return False
+
+
+def test_loop_waits_for_one_of_the_locks_that_were_left_taken_and_not_for_each(gearmand, echo_worker):
+    with GearmanClient([gearmand.address], name="stuck", reconnect_backoff=(0.01, 0.05)) as client:
+        wait_up(client)
+        futures = [client.submit("nobody does this") for _ in range(100)]
+        wait_accepted(*futures)
+        waits: list[tuple[str, float]] = []
+        for future in futures:
+            future._condition = _LeftTaken(waits)
+        # All of them end in one go, with their connection.
+        gearmand.restart()
+        wait_until(lambda: all(future.done() for future in futures), 20, message="all end, on another thread")
+        assert client.submit("echo", b"x", max_retries=5).result(15) == b"x"
+    in_the_loop = [seconds for thread, seconds in waits if thread == "gearman_pool-stuck"]
+    # The first; and one more for each second that passed, if the machine is very busy.
+    assert 1 <= len(in_the_loop) <= 10
+    assert max(in_the_loop) < 1
+
+
 def test_call_that_no_thread_could_be_started_for_is_made_when_one_can(monkeypatch):
     made, wanted = [], []
     threads = CallbackThreads("gearman_pool-test", lambda delay, call: wanted.append(call))
@@ -213,6 +253,133 @@ def test_call_that_comes_while_its_last_thread_times_out_is_made(monkeypatch):
     wait_until(lambda: len(made) == 100, 5, message=lambda: f"all calls: {len(made)}")
     threads.stop()
     threads.join(5)
+
+
+def _wakes_at_step(step: int, wait: Callable[[], object], happen: Callable[[], object]) -> bool:
+    """Have a caller wait for what happens at this step of its way; return whether it waits before it comes so far.
+
+    A machine that is too busy for a step in a second is no reason to leave out the next ones, so the first few do not
+    count as that.
+    """
+    steps, came = Steps(step, happen), threading.Event()
+    caller = threading.Thread(target=lambda: (steps.run(wait), came.set()), daemon=True)
+    caller.start()
+    reached = steps.reached.wait(1)
+    if not reached:
+        happen()
+    assert came.wait(5), f"what happens at step {step} of the caller's way does not wake it"
+    caller.join(5)
+    return step > 5 and not reached
+
+
+WAITS = {
+    "result": lambda future: future.result(),
+    "result with a time limit": lambda future: future.result(60),
+    "exception": lambda future: future.exception(),
+    "updates": lambda future: list(future.updates()),
+    "updates with a time limit": lambda future: list(future.updates(60)),
+}
+
+
+@pytest.mark.parametrize("how", WAITS)
+def test_caller_who_begins_to_wait_is_woken_at_whatever_step_of_that_its_job_ends(gearmand, raw_worker, how):
+    with GearmanClient([gearmand.address]) as client:
+        for step in itertools.count(1):
+            future = client.submit("raw")
+            job = raw_worker.next_job()
+            wait_accepted(future)
+
+            def end(future: JobFuture = future, job: RawJob = job) -> None:
+                job.complete()
+                wait_until(future.done)
+                # The loop has let go of the future when it has done something else.
+                client.ping()
+
+            if _wakes_at_step(step, partial(WAITS[how], future), end):
+                break
+
+
+def test_consumer_of_updates_is_woken_at_whatever_step_of_its_way_one_comes(gearmand, raw_worker):
+    with GearmanClient([gearmand.address]) as client:
+        for step in itertools.count(1):
+            future = client.submit("raw")
+            job = raw_worker.next_job()
+            wait_accepted(future)
+
+            def send(future: JobFuture = future, job: RawJob = job) -> None:
+                job.send_data(b"d")
+                wait_until(future.running)
+                client.ping()
+
+            waits = _wakes_at_step(step, lambda future=future: next(future.updates()), send)
+            job.complete()
+            assert future.result(10) == b""
+            if waits:
+                break
+
+
+@pytest.mark.parametrize("timeout", [None, 60.0])
+@pytest.mark.parametrize("outcome", ["value", "error"])
+def test_caller_who_waits_for_an_answer_is_woken_at_whatever_step_of_its_way_it_comes(timeout, outcome):
+    for step in itertools.count(1):
+        promise = Promise()
+
+        def wait(promise: Promise = promise) -> None:
+            if outcome == "value":
+                assert promise.wait(timeout) == "answer"
+            else:
+                with pytest.raises(ServerUnavailable):
+                    promise.wait(timeout)
+
+        end = partial(promise.set, "answer") if outcome == "value" else partial(promise.fail, ServerUnavailable())
+        if _wakes_at_step(step, wait, end):
+            break
+
+
+def _made_when_it_comes_at_step(step: int, calls: int, stops: bool) -> tuple[list[object], bool]:
+    """Let a thread idle and end, and these calls come at this step of its life; return what was made, and whether it
+    came so far.
+    """
+    threads = CallbackThreads("gearman_pool-test", lambda delay, call: None)
+    made: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def come() -> None:
+        steps.reached.wait(1)
+        if stops:
+            threads.stop()
+        for number in range(calls):
+            threads.submit(partial(made.put, number))
+
+    # What comes has a thread of its own: at some steps the idle thread holds the lock, and the other waits for it.
+    coming = threading.Thread(target=come)
+    steps = Steps(step, lambda: coming.join(0.1))
+    coming.start()
+    before = threading.gettrace()
+    threading.settrace(steps.trace)
+    threads.submit(partial(made.put, "first"))
+    coming.join(10)
+    threading.settrace(before)
+    found = []
+    with contextlib.suppress(queue.Empty):
+        found.extend(made.get(timeout=5) for _ in range(1 + calls))
+    threads.stop()
+    threads.join(5)
+    return found, steps.reached.is_set()
+
+
+COMES = {"a call": (1, False), "two calls": (2, False), "the end and a call": (1, True)}
+
+
+@pytest.mark.parametrize("what", COMES)
+def test_call_that_comes_at_whatever_step_of_an_idle_threads_end_is_made(monkeypatch, what):
+    monkeypatch.setattr(callbacks, "IDLE_TIME", 0.01)
+    monkeypatch.setattr(callbacks, "MAX_THREADS", 1)
+    calls, stops = COMES[what]
+    for step in itertools.count(1):
+        found, reached = _made_when_it_comes_at_step(step, calls, stops)
+        assert found == ["first", *range(calls)], f"what comes at step {step} is not made"
+        if step > 20 and not reached:
+            break
 
 
 def test_waits_that_time_out_leave_nothing_behind(client):

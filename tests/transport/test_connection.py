@@ -8,6 +8,7 @@ import pytest
 
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ClientClosed, ConnectionLost
+from gearman_pool.future import JobFuture
 from gearman_pool.transport import connection as connection_module
 
 from ..support.waiting import wait_until
@@ -193,6 +194,35 @@ def test_connection_that_is_lost_while_a_caller_sends_hands_over_every_job_once(
     assert not errors
     assert futures[0].result(10) == b"held"
     assert client.stats().in_flight == 0
+
+
+def test_job_whose_sender_was_struck_between_both_lists_is_sent_again_once(gearmand, client, raw_workers, monkeypatch):
+    """At that moment it stands in line for a reply already, and in the queue still."""
+    connection = _connection(client)
+
+    class Order(type(connection.order)):
+        def append(self, entry):
+            super().append(entry)
+            if not client._dispatcher.io.is_current() and isinstance(entry[2], JobFuture):
+                futures.append(entry[2])
+                raise _FromOutsideError
+
+    futures = []
+    order = Order(connection.order)
+    monkeypatch.setattr(connection, "order", order)
+    connection.session.order = order
+
+    def submit() -> None:
+        with pytest.raises(_FromOutsideError):
+            client.submit("count", b"struck", max_retries=5)
+
+    _in_thread(submit)
+    worker = raw_workers(gearmand, "count", lambda job: job.complete(job.data))
+    assert futures[0].result(10) == b"struck"
+    # Whatever else was sent for it stands before this one, in the queue of the only worker.
+    assert client.submit("count", b"next").result(10) == b"next"
+    assert [job.data for job in worker.taken] == [b"struck", b"next"]
+    assert futures[0].request.connection_attempts == 2
 
 
 def test_close_while_a_caller_sends_leaves_no_future_behind(gearmand, client, monkeypatch):
