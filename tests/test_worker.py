@@ -308,6 +308,14 @@ def test_client_id_stands_in_the_servers_list(gearmand):
         assert worker.worker_client_id == "second"
 
 
+@pytest.mark.parametrize("client_id", ["x" * 127, "\u00fc" * 63 + "x"])
+def test_longest_client_id_stands_whole_in_the_servers_list(gearmand, client_id):
+    worker = GearmanWorker([gearmand.address], client_id=client_id)
+    worker.register_task("task", lambda job: None)
+    with running(worker):
+        assert f" {client_id} : task" in gearmand.text("workers")
+
+
 @pytest.mark.parametrize("client_id", ["", "a\nb", "a\0b", "x" * 128, "tab\t", "\x7f"])
 def test_client_id_that_spoils_the_servers_list_is_refused(client_id):
     with pytest.raises(ValueError, match="client id"):
