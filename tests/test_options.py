@@ -617,6 +617,13 @@ def test_longest_name_is_counted_in_bytes(encode: Callable[[Any], bytes], longes
             encode(name)
 
 
+@pytest.mark.parametrize(("encode", "longest"), [(encode_task, 512), (encode_unique, 63)])
+def test_longest_names_are_those_that_the_documents_promise(encode: Callable[[Any], bytes], longest: int) -> None:
+    assert encode("x" * longest) == b"x" * longest
+    with pytest.raises(ValueError, match=f"has {longest + 1} bytes"):
+        encode("x" * (longest + 1))
+
+
 @pytest.mark.parametrize("encode", [encode_task, encode_unique])
 @pytest.mark.parametrize("name", ["", b"", "a\0b", b"\0", "\ud800"])
 def test_name_that_would_break_the_packet_is_refused(encode: Callable[[Any], bytes], name: Any) -> None:

@@ -308,6 +308,14 @@ def test_client_id_stands_in_the_servers_list(gearmand):
         assert worker.worker_client_id == "second"
 
 
+@pytest.mark.parametrize("client_id", ["x" * 127, "\u00fc" * 63 + "x"])
+def test_longest_client_id_stands_whole_in_the_servers_list(gearmand, client_id):
+    worker = GearmanWorker([gearmand.address], client_id=client_id)
+    worker.register_task("task", lambda job: None)
+    with running(worker):
+        assert f" {client_id} : task" in gearmand.text("workers")
+
+
 @pytest.mark.parametrize("client_id", ["", "a\nb", "a\0b", "x" * 128, "tab\t", "\x7f"])
 def test_client_id_that_spoils_the_servers_list_is_refused(client_id):
     with pytest.raises(ValueError, match="client id"):
@@ -591,15 +599,17 @@ def test_listeners_hear_of_tasks_and_connections(gearmand, client, caplog):
 # ---- running and stopping ------------------------------------------------------------------------------------------
 
 
-def test_max_jobs_stops_after_exactly_so_many(gearmand, client):
+@pytest.mark.parametrize("most", [3, 7, 12])
+def test_max_jobs_stops_after_exactly_so_many(gearmand, client, most):
+    """Fewer than it could hold at once, as many, and more."""
     for _ in range(20):
         client.submit_background("task").result(10)
-    worker = GearmanWorker([gearmand.address], concurrency=4, prefetch=3, max_jobs=7)
+    worker = GearmanWorker([gearmand.address], concurrency=4, prefetch=3, max_jobs=most)
     runs = []
     worker.register_task("task", runs.append)
     worker.work()
-    assert len(runs) == 7
-    assert gearmand.jobs("task") == 13
+    assert len(runs) == most
+    assert gearmand.jobs("task") == 20 - most
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
@@ -883,14 +893,15 @@ def test_worker_without_tasks_says_so_and_can_be_stopped(worker, caplog):
 # ---- servers -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("max_jobs", [900, None])
 @pytest.mark.parametrize("concurrency", [1, 2])
-def test_all_servers_are_served_fairly(gearmands, concurrency):
+def test_all_servers_are_served_fairly(gearmands, concurrency, max_jobs):
     servers = [gearmands(), gearmands(), gearmands()]
     for server in servers:
         with GearmanClient([server.address]) as client:
             for future in [client.submit_background("task", server.address) for _ in range(300)]:
                 future.result(10)
-    worker = GearmanWorker([server.address for server in servers], concurrency=concurrency, max_jobs=900)
+    worker = GearmanWorker([server.address for server in servers], concurrency=concurrency, max_jobs=max_jobs)
     order = []
 
     @worker.task
@@ -898,6 +909,8 @@ def test_all_servers_are_served_fairly(gearmands, concurrency):
         # The first job waits for the connections: a server that has been served alone is out of jobs before the others.
         wait_until(lambda: all(server.state == "UP" for server in worker.stats().servers), message="all are connected")
         order.append(job.data.decode())
+        if len(order) == 900:
+            worker.stop()
 
     worker.work()
     # While all have jobs, each is served about as often as any other.

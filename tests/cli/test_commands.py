@@ -164,6 +164,11 @@ def test_cancel_drops_a_waiting_job(gearmand, background_job):
     assert [row["dropped"] for row in rows] == [True]
 
 
+def test_cancel_as_json_says_what_was_cancelled(gearmand, background_job):
+    told = json.loads(run("cancel", background_job, "--json", server=gearmand).stdout)
+    assert told == {"server": gearmand.address, "handle": background_job.split("/")[1], "cancelled": True}
+
+
 def test_cancel_of_an_unknown_handle_is_1(gearmand):
     done = run("cancel", "H:none:1", server=gearmand)
     assert done.returncode == 1

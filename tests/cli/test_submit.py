@@ -78,6 +78,16 @@ def test_an_exception_of_the_worker_is_shown(gearmand, raw_worker):
         assert "no such image" in running.err
 
 
+def test_payloads_stay_out_of_the_lines_of_errors(gearmand, raw_workers):
+    """stderr is what goes into logs."""
+    raw_workers(gearmand, "picky", lambda job: job.fail())
+    for arguments, stdin in ((["secret of mine"], b""), (["--lines"], b"secret of mine\n")):
+        done = run("submit", "picky", *arguments, server=gearmand, stdin=stdin)
+        assert done.returncode == 1
+        assert b"'picky'" in done.stderr
+        assert b"secret" not in done.stderr + done.stdout
+
+
 def test_no_server_is_3():
     done = run("submit", "x", "y", "-s", f"gearman://127.0.0.1:{free_port()}/?submit_timeout=0.5")
     assert done.returncode == 3

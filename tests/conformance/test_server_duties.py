@@ -26,6 +26,7 @@ from ..support.raw import (
     NOOP,
     PRE_SLEEP,
     RESET_ABILITIES,
+    SET_CLIENT_ID,
     SUBMIT_JOB,
     SUBMIT_JOB_BG,
     SUBMIT_JOB_HIGH,
@@ -298,3 +299,10 @@ def test_payload_where_none_belongs_is_ignored(raw, command):
     if command in (GRAB_JOB, GRAB_JOB_UNIQ, GRAB_JOB_ALL):
         raw.expect(NO_JOB)
     settled(raw)
+
+
+@pytest.mark.parametrize(("length", "kept"), [(126, 126), (127, 127), (128, 127), (300, 127)])
+def test_name_of_a_worker_is_cut_to_127_bytes(server, raw, length, kept):
+    raw.send(SET_CLIENT_ID, b"x" * length)
+    settled(raw)
+    assert f" {'x' * kept} :" in server.text("workers")

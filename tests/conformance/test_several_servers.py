@@ -99,3 +99,16 @@ def test_worker_serves_the_one_that_lives_and_the_others_when_they_come_back(thr
                 assert client.submit("reverse", b"def").result(30) == b"fed"
     with GearmanAdminClient([live.address]) as admin:
         wait_until(lambda: [row["workers"] for row in admin.get_status()] == [0], message="the worker has gone")
+
+
+def test_results_go_to_the_servers_that_gave_the_jobs(servers):
+    first, second = servers(), servers()
+    worker = GearmanWorker([first.address, second.address])
+    worker.register_task("reverse", lambda job: job.data[::-1])
+    with running(worker), GearmanClient([first.address]) as one, GearmanClient([second.address]) as two:
+        wait_until(lambda: all(server.state == "UP" for server in worker.stats().servers), message="both are up")
+        payloads = [b"%d" % number for number in range(100)]
+        futures = [(payload, client.submit("reverse", payload)) for payload in payloads for client in (one, two)]
+        for payload, future in futures:
+            assert future.result(10) == payload[::-1]
+        assert worker.stats().refused == 0

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gearman_pool import GearmanClient, GearmanWorker
-from gearman_pool.errors import ConnectionLost
+from gearman_pool.errors import ConnectionLost, JobException
 from gearman_pool.worker_engine import _is_asked
 from tests.faults.idle import idle
 from tests.support.running import running
@@ -54,6 +54,58 @@ def test_result_for_a_lost_server_is_logged_and_counted_and_not_raised(gearmand,
     # Its hundred updates are no results, and fill no log.
     assert (worker.stats().jobs_done, worker.stats().results_lost) == (1, 1)
     assert caplog.text.count("could not be sent") == 1
+
+
+class Drawn:
+    """Parts without end. What is drawn after ``go_on`` is counted, and so is the end."""
+
+    def __init__(self):
+        self.begun, self.go_on, self.closed = threading.Event(), threading.Event(), threading.Event()
+        self.drawn = 0
+        # Kept here, so that nobody but the worker closes it.
+        self.parts = self._parts()
+
+    def _parts(self):
+        try:
+            self.begun.set()
+            assert self.go_on.wait(20)
+            # The end is for a worker that goes on for ever: no test should.
+            for self.drawn in range(1000):
+                yield b"part"
+        finally:
+            self.closed.set()
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_generator_whose_server_is_lost_is_closed_and_nothing_more_is_drawn(gearmand, concurrency):
+    drawn = Drawn()
+    worker = GearmanWorker([gearmand.address], concurrency=concurrency)
+    worker.register_task("task", lambda job: drawn.parts)
+    with running(worker), GearmanClient([gearmand.address]) as client:
+        client.submit_background("task").result(10)
+        assert drawn.begun.wait(10)
+        gearmand.kill()
+        wait_until(lambda: not worker.ready.is_set())
+        drawn.go_on.set()
+        assert drawn.closed.wait(10)
+        wait_until(lambda: worker.stats().held == 0)
+    assert drawn.drawn == 0
+    assert (worker.stats().jobs_done, worker.stats().results_lost) == (0, 1)
+
+
+def test_generator_whose_time_is_up_is_closed_and_nothing_more_is_drawn(gearmand, caplog):
+    drawn = Drawn()
+    worker = GearmanWorker([gearmand.address])
+    worker.register_task("task", lambda job: drawn.parts, timeout=1.0)
+    worker.register_task("fine", lambda job: b"fine")
+    caplog.set_level(logging.CRITICAL, "gearman_pool.worker")
+    with running(worker), GearmanClient([gearmand.address]) as client:
+        with pytest.raises(JobException):
+            client.submit("task").result(10)
+        drawn.go_on.set()
+        assert drawn.closed.wait(10)
+        assert client.submit("fine").result(10) == b"fine"
+    assert drawn.drawn == 0
 
 
 def test_frozen_server_does_not_keep_a_worker_of_one_slot_from_the_others(gearmands):

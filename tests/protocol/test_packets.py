@@ -156,6 +156,39 @@ def test_absurd_length_is_refused_before_anything_is_kept():
         list(decoder.packets())
 
 
+@pytest.mark.parametrize("longest", [0, 1, 100, COPY_LIMIT + 1])
+def test_body_may_be_as_long_as_max_packet_size_and_no_longer(longest):
+    body = b"x" * longest
+    data = _wire(Command.ECHO_RES, body)
+    assert _decode([data[:50], data[50:]], max_packet_size=longest) == [(Command.ECHO_RES, body)]
+    with pytest.raises(ProtocolError, match=f"{longest + 1} bytes was announced"):
+        _decode([_wire(Command.ECHO_RES, body + b"x")], max_packet_size=longest)
+
+
+@pytest.mark.parametrize("whole", range(2))
+@pytest.mark.parametrize("given", range(12))
+def test_part_of_a_header_is_no_packet(whole, given):
+    data = _wire(Command.NOOP, b"") * whole + _wire(Command.ECHO_RES, b"body")[:given]
+    assert _decode([data]) == [(Command.NOOP, b"")] * whole
+
+
+@pytest.mark.parametrize("given", range(4))
+def test_part_of_a_body_is_no_packet(given):
+    assert _decode([_wire(Command.ECHO_RES, b"body")[: 12 + given]]) == []
+
+
+@pytest.mark.parametrize("start", [b"\0REQ", b"\0RE", b"\0RET", b"\0res", b"\0\0\0\0"])
+def test_magic_that_is_not_the_servers_is_refused_at_once(start):
+    """Whole or not: who waits for the rest of such a header may wait for ever."""
+    refused = start != b"\0RE"
+    for more in (b"",) if len(start) < 4 else (b"", struct.pack(">II", Command.ECHO_RES, 0)):
+        if refused:
+            with pytest.raises(ProtocolError, match=f"starts with {start.hex()}, not with 00524553"):
+                _decode([start + more])
+        else:
+            assert _decode([start + more]) == []
+
+
 def test_memory_follows_what_has_arrived_not_what_was_announced():
     decoder = Decoder(max_packet_size=1 << 30)
     decoder.feed(RES + struct.pack(">II", Command.WORK_DATA, 1 << 30) + b"x" * 100)

@@ -159,6 +159,16 @@ def test_several_submits_of_one_unique_share_a_job_and_each_gets_every_packet(wo
     assert world.got(two) == [("WORK_COMPLETE", handle, b"r")]
 
 
+def test_job_of_a_worker_that_goes_wakes_one_that_sleeps(world):
+    client, first, asleep = world.connect(), world.worker(b"f"), world.worker(b"f")
+    handle = created(world, client)
+    assert world.send(first, Command.GRAB_JOB)[0][1] == handle
+    world.send(asleep, Command.PRE_SLEEP)
+    world.leave(first)
+    assert world.got(asleep) == [("NOOP",)]
+    assert world.send(asleep, Command.GRAB_JOB)[0][1] == handle
+
+
 @pytest.mark.parametrize(
     ("unique", "data", "same"), [(b"", b"d", False), (b"-", b"d", True), (b"-", b"", False), (b"#", b"", True)]
 )
