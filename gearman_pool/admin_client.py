@@ -292,7 +292,7 @@ class GearmanAdminClient(GearmanConnectionManager):
         return cast("tuple[UniqueJobRow, ...]", self._ask("show unique jobs"))
 
     def get_version(self) -> str:
-        """Return the server's version, such as ``"1.1.20"``.
+        """Return the server's version, such as ``"1.1.20"``; ``""`` of one that was built without it.
 
         Example::
 

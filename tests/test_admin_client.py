@@ -409,6 +409,20 @@ def test_connection_lost_before_the_answer_is_reported_and_replaced(
         assert admin.get_version() == "1.130"
 
 
+@pytest.mark.parametrize("answer", [b"OK \n", b"OK\n", b"OK \r\n", b"\n"])
+def test_version_of_a_server_that_was_built_without_it_is_empty(
+    peer: Callable[[dict[str, bytes | None]], Peer], answer: bytes
+) -> None:
+    server = peer({"version": answer, "getpid": b"OK 7\n"})
+    with GearmanAdminClient([server.address]) as admin:
+        admin.current_handler.send_text_command("version")
+        admin.current_handler.send_text_command("getpid")
+        assert admin.wait_until_server_responds("version") == ""
+        assert admin.wait_until_server_responds("getpid") == "7"
+        assert (admin.get_version(), admin.get_pid()) == ("", "7")
+    assert len(server.accepted) == 1
+
+
 @pytest.mark.parametrize("answer", [b"a\t1\n.\n", b"ERR UNKNOWN_COMMAND Unknown+server+command\r\n"])
 def test_bad_answer_does_not_spoil_the_next(peer: Callable[[dict[str, bytes | None]], Peer], answer: bytes) -> None:
     server = peer({"status": answer, "getpid": b"OK 7\n"})

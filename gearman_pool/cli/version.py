@@ -29,5 +29,6 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _version_and_pid(admin: GearmanAdminClient) -> tuple[str, str]:
-    return admin.get_version(), admin.get_pid()
+def _version_and_pid(admin: GearmanAdminClient) -> tuple[str | None, str]:
+    # A gearmand that was built outside its repository does not know its version.
+    return admin.get_version() or None, admin.get_pid()

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..errors import ClientClosed, ConnectionError, ConnectTimeout, GearmanError, ThreadUnavailable  # noqa: A004
+from ..errors import ClientClosed, ConnectionError, ConnectTimeout, GearmanError, ThreadUnavailable, TLSError  # noqa: A004
 from ..options import ServerAddress
 from .io_thread import Timer
 from .threads import launch
@@ -102,7 +102,7 @@ def connect(
 
     Raises:
         ConnectTimeout: the time was up.
-        TLSError: the handshake failed; the text says why.
+        TLSError: the handshake failed, with one of the addresses at least; the text says why.
         ConnectionError: the name has no address, or nobody listens there.
     """
     deadline = time.monotonic() + timeout
@@ -119,9 +119,12 @@ def connect(
         try:
             return _connect_one(address, family, kind, protocol, target, remaining, opened)
         except GearmanError as error:
-            failure = error
+            latest = error
         except TimeoutError:
-            failure = _timeout(address, timeout)
+            latest = _timeout(address, timeout)
+        # What one of the addresses refused in the handshake is the news, not that nobody listens on another.
+        if not isinstance(failure, TLSError):
+            failure = latest
     raise failure or _timeout(address, timeout)
 
 

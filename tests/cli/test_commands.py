@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from tests.faults.scripted import ScriptedServer
 from tests.support.gearmand import free_port
 from tests.support.raw import CAN_DO, SUBMIT_JOB_BG
 from tests.support.waiting import wait_until
@@ -261,6 +262,14 @@ def test_version_shows_the_program_and_the_servers(gearmand):
     rows = json.loads(run("version", "--json", server=gearmand).stdout)
     assert rows[0]["server"] == "gearman-pool"
     assert rows[1] == {"server": gearmand.address, "version": rows[1]["version"], "pid": str(gearmand.pid)}
+
+
+def test_version_of_a_server_that_was_built_without_it_is_shown_as_unknown():
+    with ScriptedServer(lambda connection, packet: None, texts={b"version": b"OK \n", b"getpid": b"OK 7\n"}) as server:
+        rows = json.loads(run("version", "--json", server=server).stdout)
+        table = run("version", server=server).stdout.decode().splitlines()
+    assert rows[1] == {"server": server.address, "version": None, "pid": "7"}
+    assert table[2].split() == [server.address, "-", "7"]
 
 
 def test_a_reader_that_has_had_enough_ends_it_quietly(gearmand, background_job):

@@ -7,9 +7,12 @@ gearmand's faults, which the embedded server does not have, are those of `Faults
 
 from __future__ import annotations
 
+import functools
 import os
+import subprocess
 from collections.abc import Callable
 
+from gearman_pool import __version__
 from gearman_pool.testing import EmbeddedServer
 
 from ..support.gearmand import Gearmand, RunningServer, free_port, gearmand_program
@@ -72,6 +75,11 @@ class ConformanceServer(RunningServer, Faults):
         raise NotImplementedError
 
     @property
+    def version(self) -> str:
+        """Its version, which ``version`` must answer. A gearmand that was built outside its repository has none: ""."""
+        raise NotImplementedError
+
+    @property
     def running(self) -> bool:
         """Whether it listens."""
         raise NotImplementedError
@@ -124,16 +132,20 @@ class RealServer(Gearmand, ConformanceServer):
         super().__init__(arguments=() if attempts is None else (f"--job-retries={attempts}",))
 
     @property
+    def version(self) -> str:
+        return self.text("version").removeprefix("OK ")
+
+    @property
     def wakes_for_due_jobs(self) -> bool:  # type: ignore[override]
-        return self._major >= 2
+        return self._is_of_2_0_or_later
 
     @property
     def takes_functions_in_turn(self) -> bool:  # type: ignore[override]
-        return self._major >= 2
+        return self._is_of_2_0_or_later
 
     @property
-    def _major(self) -> int:
-        return int(self.text("version").split()[1].partition(".")[0])
+    def _is_of_2_0_or_later(self) -> bool:
+        return _turns_without_being_asked(self._program)
 
 
 class Embedded(ConformanceServer):
@@ -165,6 +177,10 @@ class Embedded(ConformanceServer):
         return os.getpid()
 
     @property
+    def version(self) -> str:
+        return f"2.0.0+gearman_pool.{__version__}"
+
+    @property
     def running(self) -> bool:
         return self._server.running
 
@@ -185,6 +201,18 @@ class Embedded(ConformanceServer):
 
     def close(self) -> None:
         self._server.stop()
+
+
+@functools.cache
+def _turns_without_being_asked(program: str) -> bool:
+    """Whether gearmand's own help says that ``--round-robin`` is what it does anyway, as it does from 2.0 on.
+
+    Its version need not tell: one that was built outside its repository has none.
+    """
+    text = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=20, check=False).stdout
+    about = " ".join(text.partition("--round-robin")[2].partition(" --")[0].split())
+    assert "worker connection" in about, text
+    return "cannot be deactivated" in about
 
 
 #: What makes a server of each kind.

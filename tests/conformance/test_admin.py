@@ -45,7 +45,8 @@ def answer(server: ConformanceServer, sent: bytes, end: bytes) -> bytes:
         (b"workers", rb"((\d+|-1) 127\.0\.0\.1 - :\n)+\.\n"),
         (b"show jobs", rb"\S+\t0\t0\t1\n\.\n"),
         (b"show unique jobs", rb"u\n\.\n"),
-        (b"version", rb"OK \S+\n"),
+        # A gearmand that was built outside its repository has no version.
+        (b"version", rb"OK \S*\n"),
         (b"verbose", rb"OK \S+\n"),
         (b"getpid", rb"OK \d+\n"),
         (b"maxqueue f 5", rb"OK\r\n"),
@@ -84,7 +85,7 @@ def test_commands_sent_together_are_answered_in_order(server: ConformanceServer,
     assert admin.wait_until_server_responds("maxqueue") == "OK"
     with pytest.raises(ServerError, match="UNKNOWN_JOB"):
         admin.wait_until_server_responds("cancel job")
-    assert re.match(r"\d", admin.wait_until_server_responds("version"))
+    assert admin.wait_until_server_responds("version") == server.version
     assert admin.wait_until_server_responds("show jobs") == ()
     assert int(admin.wait_until_server_responds("getpid")) > 0
 
@@ -194,7 +195,7 @@ def test_unique_jobs_are_listed(server: ConformanceServer, admin: GearmanAdminCl
 def test_version_log_level_and_process_number_come_without_ok(
     server: ConformanceServer, admin: GearmanAdminClient
 ) -> None:
-    assert re.match(r"\d+\.\d+", admin.get_version())
+    assert admin.get_version() == server.version
     assert admin.get_verbose()
     assert "OK" not in admin.get_verbose()
     assert admin.get_pid() == str(server.pid)

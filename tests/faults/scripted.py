@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from typing_extensions import Self
 
@@ -28,13 +28,15 @@ Script = Callable[[RawConnection, Packet], object]
 class ScriptedServer:
     """Answers OPTION_REQ and ECHO_REQ, and hands every other packet to the script, on a thread for each connection.
 
-    With ``greets=False`` the script gets those two as well. ``connected`` counts the connections.
+    With ``greets=False`` the script gets those two as well. ``texts`` are the answers to text commands; one that is not
+    there gets none. ``connected`` counts the connections.
     """
 
-    def __init__(self, script: Script, *, greets: bool = True) -> None:
+    def __init__(self, script: Script, *, greets: bool = True, texts: Mapping[bytes, bytes] | None = None) -> None:
         self.connected = 0
         self._script = script
         self._greets = greets
+        self._texts = texts or {}
         self._connections: list[RawConnection] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -70,6 +72,9 @@ class ScriptedServer:
     def _serve(self, connection: RawConnection) -> None:
         try:
             while True:
+                if connection.next_is_text():
+                    connection.sock.sendall(self._texts.get(connection.line(), b""))
+                    continue
                 packet = connection.receive()
                 if self._greets and packet.command == OPTION_REQ:
                     connection.sock.sendall(pack_response(OPTION_RES, packet.body))

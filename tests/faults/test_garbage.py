@@ -316,7 +316,7 @@ def test_admin_client_gets_a_typed_error_and_goes_on(gearmand, data):
         FaultProxy(gearmand.address) as proxy,
         GearmanAdminClient([proxy.address], health_check_interval=0.1, health_check_timeout=1) as admin,
     ):
-        assert admin.get_version()
+        assert admin.get_pid()
         proxy.delay(0.3, "to_client")
         caller_error: list[BaseException] = []
 
@@ -333,12 +333,12 @@ def test_admin_client_gets_a_typed_error_and_goes_on(gearmand, data):
         assert not caller.is_alive()
         proxy.pass_through()
         assert not caller_error or isinstance(caller_error[0], (ProtocolError, ConnectionLost))
-        assert wait_until(lambda: _version(admin))
+        assert wait_until(lambda: _pid(admin)) == str(gearmand.pid)
 
 
-def _version(admin: GearmanAdminClient) -> str | None:
+def _pid(admin: GearmanAdminClient) -> str | None:
     try:
-        return admin.get_version()
+        return admin.get_pid()
     except GearmanError:
         return None
 

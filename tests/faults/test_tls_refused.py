@@ -110,16 +110,36 @@ def test_server_that_speaks_nothing_later_than_tls_1_1_is_refused(subject, gearm
     assert "no TLS version in common" in str(_refused(subject, server.address, tls.context()))
 
 
-@pytest.mark.parametrize("arguments", [(), ("--ssl",)], ids=["plain", "--ssl"])
-def test_gearmand_without_tls_is_named(subject, gearmands, tls, arguments):
-    # Debian's, which is built without TLS, takes the option and serves plain TCP without a word.
-    try:
-        gearmand = gearmands(arguments=arguments)
-    except AssertionError as error:
-        pytest.skip(f"this gearmand does not serve plain TCP with {arguments}: {error}")
-    text = str(_refused(subject, gearmand.address, tls.context()))
+def test_gearmand_without_tls_is_named(subject, gearmand, tls):
+    assert_named_as_plain(_refused(subject, gearmand.address, tls.context()))
+
+
+def assert_named_as_plain(error: TLSError) -> None:
+    text = str(error)
     assert "does the server speak TLS on this port?" in text
     assert "takes --ssl and serves plain TCP" in text
+
+
+def test_gearmand_with_the_option_for_tls_is_used_and_one_that_was_built_without_tls_is_named(
+    subject, gearmands, tls, tmp_path, raw_workers
+):
+    files = {"ca": tmp_path / "ca.pem", "certificate": tmp_path / "server.pem", "key": tmp_path / "server.key"}
+    tls.ca.cert_pem.write_to_path(files["ca"])
+    tls.server.cert_chain_pems[0].write_to_path(files["certificate"])
+    tls.server.private_key_pem.write_to_path(files["key"])
+    arguments = ["--ssl", f"--ssl-ca-file={files['ca']}"]
+    arguments += [f"--ssl-certificate={files['certificate']}", f"--ssl-key={files['key']}"]
+    gearmand = gearmands(arguments=arguments, ssl_context=tls.context())
+    if not gearmand.speaks_tls:
+        # Debian's, which is built without TLS, takes the option and serves plain TCP without a word.
+        assert_named_as_plain(_refused(subject, gearmand.address, tls.context()))
+        return
+    raw_workers(gearmand, "echo", lambda job: job.complete(job.data))
+    with subject(gearmand.address, tls.context()) as opened:
+        assert opened.works(gearmand) in ("TLSv1.2", "TLSv1.3")
+    other = ssl.create_default_context()
+    trustme.CA().configure_trust(other)
+    assert "the server's certificate was refused" in str(_refused(subject, gearmand.address, other))
 
 
 def test_plain_connection_to_a_tls_port_is_told_what_to_do(subject, stunnel):

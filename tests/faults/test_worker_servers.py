@@ -16,6 +16,8 @@ from gearman_pool.events import ConnectionClosed
 
 from ..support.listening import Keeping
 from ..support.raw import (
+    CAN_DO,
+    CAN_DO_TIMEOUT,
     ECHO_RES,
     ERROR,
     GRAB_JOB_UNIQ,
@@ -270,3 +272,48 @@ def test_garbage_closes_its_connection_and_no_other_and_the_worker_comes_back(ge
             stats = worker.stats()
             assert stats.servers[1].state == "UP"
             assert stats.connections_opened == 1 + bad.connected
+
+
+# ---- versions ------------------------------------------------------------------------------------------------------
+
+_TOLD, _NOT_TOLD = (CAN_DO_TIMEOUT, b"task"), (CAN_DO, b"task")
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize(
+    ("version", "ability"),
+    [
+        (b"OK 2.0.0\n", _TOLD),
+        (b"OK 10.1\n", _TOLD),
+        (b"OK 1.1.20+ds\n", _NOT_TOLD),
+        # Built outside its repository, from one without tags (twice), and one that does not know the command.
+        (b"OK \n", _NOT_TOLD),
+        (b"OK e4f600b6\n", _NOT_TOLD),
+        (b"OK 46428256\n", _NOT_TOLD),
+        (b"", _NOT_TOLD),
+    ],
+)
+def test_server_is_told_of_a_time_limit_only_if_its_version_can_bear_it_and_has_its_jobs_done_in_any_case(
+    version, ability, concurrency
+):
+    abilities, assigned = [], []
+    done = threading.Event()
+
+    def script(connection: RawConnection, packet: Packet) -> None:
+        if packet.command in (CAN_DO, CAN_DO_TIMEOUT):
+            abilities.append((packet.command, packet.body.partition(b"\0")[0]))
+        elif packet.command == GRAB_JOB_UNIQ and not assigned:
+            assigned.append(packet)
+            connection.sock.sendall(pack_response(JOB_ASSIGN_UNIQ, b"H:here:1", b"task", b"", b"data"))
+        elif packet.command == GRAB_JOB_UNIQ:
+            connection.sock.sendall(pack_response(NO_JOB))
+        elif packet.command == WORK_COMPLETE and packet.body == b"H:here:1\0atad":
+            done.set()
+
+    with ScriptedServer(script, texts={b"version": version}) as server:
+        worker = GearmanWorker([server.address], concurrency=concurrency)
+        worker.register_task("task", lambda job: job.data[::-1], timeout=30)
+        with running(worker):
+            assert done.wait(10)
+        assert server.connected == 1
+    assert abilities == [ability]

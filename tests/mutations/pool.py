@@ -388,7 +388,7 @@ MUTATIONS = [
     Mutation(
         name="only-the-first-address-is-tried",
         file=CONNECTOR,
-        old="        except GearmanError as error:\n            failure = error\n        except TimeoutError:",
+        old="        except GearmanError as error:\n            latest = error\n        except TimeoutError:",
         new="        except TimeoutError:",
         tests=(f"{CONNECT}::test_address_that_answers_is_found_among_those_that_refuse",),
         breaks="A name with a dead address among others fails every now and then.",

@@ -252,7 +252,8 @@ def test_gearadmin_and_our_admin_client_see_the_same(gearmand, client, gearadmin
         theirs = sorted(line.split("\t")[0] for line in gearadmin("--show-jobs"))
         assert theirs == sorted(row["handle"] for row in admin.get_jobs())
         assert set(gearadmin("--show-unique-jobs")) == {row["unique"] for row in admin.get_unique_jobs()}
-        assert gearadmin("--server-version") == [admin.get_version()]
+        # A gearmand that was built outside its repository has none, and the program's empty line is left out.
+        assert gearadmin("--server-version") == [version for version in [admin.get_version()] if version]
         assert gearadmin("--server-verbose") == [admin.get_verbose()]
         assert gearadmin("--getpid") == [admin.get_pid()]
         ids = {line.split()[2] for line in gearadmin("--workers")}

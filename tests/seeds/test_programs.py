@@ -136,7 +136,8 @@ def test_admin_client(gearmand, echo_worker, start):
     status, version, workers = start("readme_admin_1", gearmand, tail=tail).output()
     rows = sorted(eval(status), key=lambda row: row["task"])
     assert rows == [{"task": task, "queued": 0, "running": 0, "workers": 1} for task in ("echo", "reverse")]
-    assert re.match(r"\d+\.\d+", version)
+    # A gearmand that was built outside its repository has none.
+    assert f"OK {version}" == gearmand.text("version")
     # Its own, the worker's, and perhaps one of the test's that the server has not forgotten yet.
     assert int(workers) >= 2
 

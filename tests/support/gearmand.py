@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -122,19 +123,29 @@ class Gearmand(RunningServer):
     """A gearmand process on a loopback port of its own.
 
     The constructor returns once the server answers. ``threads`` is gearmand's ``-t``, ``arguments`` are more of its
-    options, and ``port`` asks for one port instead of a free one. ``close()``, or leaving the ``with`` block, ends
-    it. Methods may be called from any thread; a server that is started in a thread other than the main one is not
-    killed by the kernel when the test process dies.
+    options, and ``port`` asks for one port instead of a free one. With ``--ssl`` among the arguments, ``ssl_context``
+    is how to connect to it, unless it was built without TLS: ``speaks_tls`` says so. ``close()``, or leaving the
+    ``with`` block, ends it. Methods may be called from any thread; a server that is started in a thread other than the
+    main one is not killed by the kernel when the test process dies.
     """
 
     host = HOST
 
-    def __init__(self, *, threads: int = 2, arguments: Sequence[str] = (), port: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int = 2,
+        arguments: Sequence[str] = (),
+        port: int | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
         program = gearmand_program()
         if program is None:
             raise FileNotFoundError("gearmand is not installed: install Debian's package gearman-job-server")
         self._program = program
         self._arguments = ["-t", str(threads), *arguments]
+        self._ssl_context = ssl_context
+        self.speaks_tls = False
         self._child: ChildProcess | None = None
         self._paused = False
         self._directory = tempfile.TemporaryDirectory(prefix="gearman-pool-test-")
@@ -169,6 +180,20 @@ class Gearmand(RunningServer):
     def __repr__(self) -> str:
         state = "paused" if self._paused else "running" if self.running else "down"
         return f"<Gearmand {self.address} {state}>"
+
+    def connect(self, timeout: float = 10.0) -> RawConnection:
+        return self._connect(timeout, self.speaks_tls)
+
+    def _connect(self, timeout: float, through_tls: bool) -> RawConnection:
+        connection = super().connect(timeout)
+        if through_tls:
+            assert self._ssl_context is not None
+            try:
+                connection.sock = self._ssl_context.wrap_socket(connection.sock, server_hostname=self.host)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
 
     @property
     def pid(self) -> int:
@@ -251,8 +276,16 @@ class Gearmand(RunningServer):
         if not self.running:
             code = self._child.process.returncode if self._child else None
             raise AssertionError(f"gearmand on {self.address} ended with {code}; its log:\n{self.log()}")
+        # Plain TCP first: without TLS it may take a handshake for the beginning of a line, and wait for the rest.
+        for through_tls in (False,) if self._ssl_context is None else (False, True):
+            if self._answers_by(through_tls):
+                self.speaks_tls = through_tls
+                return True
+        return False
+
+    def _answers_by(self, through_tls: bool) -> bool:
         try:
-            with self.connect(timeout=2.0) as connection:
+            with self._connect(2.0, through_tls) as connection:
                 if connection.request(ECHO_REQ, b"there?").command != ECHO_RES:
                     return False
                 found = re.search(r"\d+", connection.text("getpid"))

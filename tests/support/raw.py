@@ -203,6 +203,11 @@ class RawConnection:
         assert final.command == WORK_COMPLETE, f"expected WORK_COMPLETE, got {final}"
         return final.body.split(b"\0", 1)[1]
 
+    def next_is_text(self) -> bool:
+        """Whether what comes next is a line of text and not a packet; waits for its first byte."""
+        self._fill(1)
+        return self._buffer[:1] != b"\0"
+
     def line(self) -> bytes:
         """The next line of text, without its end."""
         while b"\n" not in self._buffer:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from gearman_pool import GearmanClient
-from gearman_pool.errors import ConnectionError, ConnectTimeout  # noqa: A004
+from gearman_pool.errors import ConnectionError, ConnectTimeout, TLSError  # noqa: A004
 from gearman_pool.options import ServerAddress
 from gearman_pool.transport.connector import connect
 
 from ..faults.support import deaf_port
+from ..faults.tls import TLSFiles, listening
 from ..support.gearmand import free_port
 
 
@@ -105,3 +108,33 @@ def test_anything_unforeseen_in_an_attempt_is_its_outcome(gearmand, monkeypatch)
     with GearmanClient([gearmand.address], reconnect_backoff=(0.01, 0.1)) as client:
         assert client.submit_background("x").result(10).server == gearmand.address
         assert client.stats().connections_failed == 2
+
+
+@pytest.fixture(params=["first", "second"])
+def two_addresses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have "two.example.org" mean two addresses, tried with 127.0.0.1 as the first or as the second of them."""
+    real = socket.getaddrinfo
+    hosts = ["127.0.0.1", "127.0.0.2"] if request.param == "first" else ["127.0.0.2", "127.0.0.1"]
+
+    def getaddrinfo(host: str, *arguments: object, **options: object) -> list[object]:
+        names = hosts if host == "two.example.org" else [host]
+        return [entry for name in names for entry in real(name, *arguments, **options)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("random.shuffle", lambda addresses: None)
+
+
+@pytest.mark.usefixtures("two_addresses")
+def test_certificate_that_was_refused_is_told_though_nobody_listens_on_the_names_other_address(tmp_path: Path) -> None:
+    tls = TLSFiles.issue(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.server.configure_cert(context)
+
+    def shake_hands(sock: socket.socket) -> None:
+        with pytest.raises(ssl.SSLError):
+            context.wrap_socket(sock, server_side=True)
+
+    with listening(shake_hands) as address:
+        asked = ServerAddress("two.example.org", int(address.rpartition(":")[2]), tls.context())
+        with pytest.raises(TLSError, match="Hostname mismatch"):
+            connect(asked, 10.0)

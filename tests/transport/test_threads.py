@@ -35,7 +35,7 @@ def test_admin_client_and_worker_say_so_too(gearmand):
     with GearmanAdminClient([gearmand.address]) as admin:
         with no_room_for_threads(), pytest.raises(ThreadUnavailable, match="can't start new thread"):
             admin.get_version()
-        assert admin.get_version()
+        assert admin.get_pid() == str(gearmand.pid)
     worker = GearmanWorker([gearmand.address])
     worker.register_task("echo", lambda job: job.data)
     with no_room_for_threads(), pytest.raises(ThreadUnavailable, match="can't start new thread"):
