@@ -7,6 +7,7 @@ import json
 import pytest
 
 from gearman_pool.cli import main
+from tests.support.waiting import wait_until
 
 from .running import Running, run
 
@@ -78,6 +79,7 @@ LOOKED_AT = {
 @pytest.mark.parametrize("command", LOOKED_AT)
 def test_keys_of_what_is_looked_at(told, raw_workers, gearmand, capsys, command):
     raw_workers(gearmand, "able")
+    wait_until(lambda: gearmand.workers("able") == 1)
     assert main(["submit", "nobody", "x", "--background", "-s", gearmand.address]) == 0
     reference = capsys.readouterr().out.strip()
     arguments = [reference if word == "JOB" else word for word in command.split()]
