@@ -84,6 +84,9 @@ def test_demo_loses_nothing_while_a_server_goes_down():
     assert told["jobs"] == told["right"] > 0
     assert told["wrong"] == told["lost"] == 0
     assert told["errors"] == []
+    assert " ".join(told) == (
+        "seconds jobs right wrong lost sent_again in_flight_when_killed longest_seconds jobs_per_second errors"
+    )
 
 
 @pytest.mark.slow

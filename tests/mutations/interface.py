@@ -103,6 +103,22 @@ MUTATIONS = [
         breaks="Logging that is configured by name misses the errors of callbacks.",
     ),
     Mutation(
+        name="metric-is-renamed",
+        file="gearman_pool/cli/health.py",
+        old='    ("jobs_held", "gauge",',
+        new='    ("jobs", "gauge",',
+        tests=(_ACCEPTED,),
+        breaks="Dashboards and alarms that watch the metric show nothing.",
+    ),
+    Mutation(
+        name="key-of-json-is-renamed",
+        file="gearman_pool/cli/cancel.py",
+        old='"cancelled": True',
+        new='"canceled": True',
+        tests=("tests/cli/test_json_keys.py::test_keys_of_what_is_looked_at",),
+        breaks="Scripts that read what cancel --json prints find nothing under the key.",
+    ),
+    Mutation(
         name="fixture-lives-for-one-test",
         file="gearman_pool/testing/pytest_plugin.py",
         old='@pytest.fixture(scope="session")\n',

@@ -23,7 +23,9 @@ from typing import Any
 import gearman_pool
 from gearman_pool import ClientOptions, errors
 from gearman_pool.cli import exits
+from gearman_pool.cli.health import metrics
 from gearman_pool.cli.program import make_parser
+from gearman_pool.cli.supervisor import Snapshot
 from gearman_pool.options import parse_servers
 from gearman_pool.testing import pytest_plugin
 
@@ -395,6 +397,9 @@ def _surroundings() -> Iterator[_Line]:
     for name in ClientOptions.field_names():
         if _may_stand_in_a_dsn(name):
             yield f"gearman://host/?{name}", "option"
+    for line in metrics(Snapshot()).splitlines():
+        if not line.startswith("#"):
+            yield f"metric {line.rpartition(' ')[0]}", "metric"
     yield from _literal_names()
 
 
