@@ -51,11 +51,10 @@ class Leadership:
     # ---- the guest -------------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
-        """Become the guest. Nobody else may be it."""
+        """Become the guest. Nobody else may be it, and the I/O thread has made a turn: it leads until `lead`."""
         self._guest_ident = threading.get_ident()
         self._away_since = monotonic()
         self.guest = True
-        self._wake()
 
     def leave(self) -> None:
         """Be it no longer; the I/O thread leads from now on. May be called at any moment, also after an exception."""
@@ -75,8 +74,6 @@ class Leadership:
             wish.acquire()
             self.wish = wish
             self._wake()
-            if self._holder.get("leader") is None:
-                continue
             # Bounded, so that a wish which the I/O thread overlooked is repeated.
             wish.acquire(timeout=PATIENCE)
         self.wish = None

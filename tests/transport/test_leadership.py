@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -10,6 +12,7 @@ from collections import deque
 import pytest
 
 from gearman_pool.promise import Promise
+from gearman_pool.transport import leadership
 from gearman_pool.transport.io_thread import IOThread
 from tests.support.waiting import wait_until
 
@@ -19,7 +22,8 @@ def loop():
     errors: list[BaseException] = []
     io = IOThread("gearman_pool-test", lambda: False, lambda: False, errors.append, lambda: None)
     io.ensure_running()
-    wait_until(lambda: io.running)
+    # It leads, and not only runs, before anybody becomes its guest.
+    who_runs(io).wait(10)
     yield io
     io.leadership.leave()
     io.post(io.stop)
@@ -158,6 +162,102 @@ def test_wait_of_the_guest_is_bounded(loop):
     started = time.monotonic()
     loop.run_turns(lambda: False, 0.05)
     assert 0.04 < time.monotonic() - started < 5
+
+
+def test_wait_of_the_guest_is_bounded_before_the_next_timer_is_due(loop):
+    due: list[float] = []
+    loop.leadership.enter()
+    loop.run_turns(lambda: True, 10)
+    armed = Promise()
+    loop.post(lambda: armed.set(loop.call_later(8, lambda: due.append(8))))
+    timer = armed.wait(10)
+    loop.run_turns(lambda: False, 0.05)
+    assert not due
+    timer.cancel()
+
+
+def test_guest_gets_the_loop_as_soon_as_the_io_thread_hands_it_over(loop):
+    """And does not look for itself, after so long a time, whether it may lead."""
+    took = []
+    loop.leadership.enter()
+    # If nobody wakes the I/O thread.
+    loop.post(lambda: loop.call_later(5, lambda: None))
+    for _ in range(20):
+        loop.run_turns(lambda: True, None)
+        assert who_runs(loop).wait(10) != threading.get_ident()
+        wait_until(lambda: loop.sleeping)
+        started = time.monotonic()
+        assert loop.leadership.lead()
+        took.append(time.monotonic() - started)
+        assert took[-1] < 4
+        loop.leadership.go_away()
+    # On a busy machine some take longer.
+    assert min(took) < leadership.PATIENCE / 2
+
+
+def test_io_thread_that_sleeps_while_the_guest_leads_wakes_when_it_goes_away(loop):
+    loop.leadership.enter()
+    # Long against the I/O thread's looks: it finds the guest quiet, and looks no more.
+    loop.run_turns(lambda: False, 0.5)
+    assert who_runs(loop).wait(5) != threading.get_ident()
+
+
+class _Follower(threading.Thread):
+    """Looks whether it may lead until it may, as the I/O thread does, and stops at one line of its way to be overtaken.
+
+    ``count`` says at which, counted from its start.
+    """
+
+    def __init__(self, followed: leadership.Leadership, count: int) -> None:
+        super().__init__()
+        self._followed = followed
+        self._count = count
+        self.is_there, self.go_on = threading.Event(), threading.Event()
+        self.place = "asleep"
+
+    def run(self) -> None:
+        before = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            while not self._followed.take():
+                pass
+        finally:
+            sys.settrace(before)
+
+    def _trace(self, frame, event, _argument):
+        if frame.f_code.co_filename != leadership.__file__:
+            return None
+        if event == "line":
+            self._count -= 1
+            if self._count == 0:
+                self.place = f"line {frame.f_lineno}"
+                self.is_there.set()
+                self.go_on.wait(20)
+        return self._trace
+
+
+@pytest.mark.parametrize("ends", ["go_away", "leave"])
+def test_guest_that_goes_at_any_moment_of_the_io_threads_look_is_followed(ends):
+    for count in itertools.count(1):
+        followed = leadership.Leadership(lambda: None)
+        followed.enter()
+        assert followed.lead()
+        follower = _Follower(followed, count)
+        follower.start()
+        # Once it does not come so far it sleeps, and is to wake.
+        asleep = not follower.is_there.wait(1)
+        getattr(followed, ends)()
+        follower.go_on.set()
+        follower.join(5)
+        stuck = follower.is_alive()
+        if stuck:
+            followed.go_away()
+            followed.leave()
+            follower.join(5)
+        assert not stuck, f"nobody leads: the guest went while the I/O thread was at: {follower.place}"
+        if asleep:
+            break
+    assert count > 1
 
 
 def test_loop_that_is_stopped_ends_the_guests_wait(loop):
