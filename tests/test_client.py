@@ -191,6 +191,9 @@ def test_job_that_waits_for_a_server_is_withdrawn_without_one():
         future = client.submit("x")
         assert future.cancel()
         wait_until(lambda: client.stats().in_flight == 0, message="nothing is in flight")
+        with pytest.raises(JobCancelled) as caught:
+            future.result()
+        assert not caught.value.maybe_sent
 
 
 def test_wait_and_as_completed_and_await_work(client, c_worker):

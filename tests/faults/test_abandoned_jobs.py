@@ -10,15 +10,20 @@ import pytest
 
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost, JobCancelled, JobLost, JobTimeout
+from gearman_pool.events import ConnectionClosed, JobFinished
 from gearman_pool.future import JobFuture
 
+from ..support.listening import Keeping
 from ..support.raw import (
+    ERROR,
     GET_STATUS,
     JOB_CREATED,
     STATUS_RES,
     SUBMIT_JOB,
     WORK_COMPLETE,
     WORK_FAIL,
+    Packet,
+    RawConnection,
     pack_response,
 )
 from ..support.waiting import wait_until
@@ -73,6 +78,31 @@ def test_worker_that_answers_after_the_timeout_disturbs_nobody(client, raw_worke
     assert isinstance(future.exception(), JobTimeout)
     wait_until(lambda: client.stats().late_packets == 3)
     assert client.stats().connections_lost == 0
+
+
+def test_job_that_is_refused_after_its_timeout_has_one_outcome():
+    """What the server says of it comes too late to be told."""
+    held: list[RawConnection] = []
+    keeping = Keeping()
+
+    def script(connection: RawConnection, packet: Packet) -> None:
+        if packet.command == SUBMIT_JOB and not held:
+            held.append(connection)
+        elif packet.command == SUBMIT_JOB:
+            connection.sock.sendall(pack_response(JOB_CREATED, b"H:2") + pack_response(WORK_COMPLETE, b"H:2", b"r"))
+
+    with ScriptedServer(script) as server, GearmanClient([server.address], listeners=[keeping]) as client:
+        wait_up(client)
+        future = client.submit("job", timeout=0.1)
+        assert isinstance(future.exception(15), JobTimeout)
+        wait_until(lambda: held)
+        held[0].sock.sendall(pack_response(ERROR, b"QUEUE_FULL", b"no room"))
+        # By the next job's result the refusal has been read.
+        assert client.submit("job").result(15) == b"r"
+        assert isinstance(future.exception(0), JobTimeout)
+        assert future.request.state == "FAILED"
+    wait_until(lambda: keeping.of(ConnectionClosed), message="the last event")
+    assert [event.outcome for event in keeping.of(JobFinished)] == ["JobTimeout", "complete"]
 
 
 def test_finished_job_is_not_kept_until_its_timeout(client, raw_worker):

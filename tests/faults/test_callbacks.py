@@ -11,7 +11,9 @@ import pytest
 
 from gearman_pool import GearmanClient, Listener
 from gearman_pool.callbacks import MAX_THREADS, CallbackThreads, Mailbox
+from gearman_pool.events import JobFinished
 
+from ..support.listening import Keeping
 from ..support.waiting import wait_until
 from .support import assert_p99_is_unharmed, wait_up
 
@@ -89,6 +91,22 @@ def test_callback_that_raises_is_logged_and_the_job_has_its_result(gearmand, raw
         again = client.submit("raw")
         raw_worker.next_job().complete(b"again")
         assert again.result(15) == b"again"
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+def test_callback_that_raises_keeps_no_other_callback_of_its_job_from_its_turn(gearmand, raw_worker, kind):
+    ran = []
+
+    def fail(_: object) -> None:
+        ran.append("fails")
+        raise kind
+
+    with GearmanClient([gearmand.address]) as client:
+        future = client.submit("raw")
+        future.add_done_callback(fail)
+        future.add_done_callback(lambda _: ran.append("next"))
+        raw_worker.next_job().complete(b"")
+        wait_until(lambda: ran == ["fails", "next"], 5, message=lambda: f"the next callback: {ran}")
 
 
 def test_callback_that_would_end_its_thread_is_logged_as_any_other(client, gearmand, caplog):
@@ -179,6 +197,17 @@ def test_callback_may_close_the_client(gearmand, c_worker):
     client.submit("echo").add_done_callback(close)
     assert closed.wait(15)
     wait_until(lambda: not any(thread.name.startswith("gearman_pool") for thread in threading.enumerate()))
+
+
+def test_listener_that_raises_keeps_no_other_from_hearing(gearmand, c_worker):
+    class Failing(Listener):
+        def handle(self, event: object) -> None:
+            raise ZeroDivisionError
+
+    keeping = Keeping()
+    with GearmanClient([gearmand.address], listeners=[Failing(), keeping]) as client:
+        assert client.submit("echo", b"x").result(15) == b"x"
+        wait_until(lambda: keeping.of(JobFinished), 5, message=lambda: f"the event: {keeping.events}")
 
 
 def test_listener_that_blocks_or_raises_delays_no_job(gearmand, c_worker, caplog):

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from ..conformance.silent import SilentServer
 from ..support.waiting import wait_until
 from .support import Ended, figure, run_program
 
@@ -74,6 +75,88 @@ def test_copies_of_jobs_that_wait_for_a_server_end_too():
     for _ in range(5):
         ended = run_program(["-W", "ignore", "-c", _WAITING, "127.0.0.1:1"], 25)
         assert (ended.code, ended.output) == (0, "0 0\n"), ended.errors
+
+
+_DONE = """
+import concurrent.futures, os, sys
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ForkedProcess
+client = GearmanClient([sys.argv[1]])
+accepted = [client.submit("nobody") for _ in range(10)]
+while not all(future.job.handle for future in accepted):
+    client.ping(1)
+pid = os.fork()
+if pid == 0:
+    done = concurrent.futures.wait(accepted, 3).done
+    os._exit(0 if [type(future.exception(0)) for future in done] == [ForkedProcess] * 10 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), sum(future.done() for future in accepted), flush=True)
+client.close(0)
+"""
+
+
+def test_copies_of_accepted_jobs_are_done_for_the_standard_librarys_functions_too(gearmand):
+    """Those ask nobody but the future itself."""
+    ended = run_program(["-W", "ignore", "-c", _DONE, gearmand.address], 25)
+    assert (ended.code, ended.output) == (0, "0 0\n"), ended.errors
+
+
+_ENDED = """
+import os, sys
+from gearman_pool import GearmanClient
+from gearman_pool.errors import JobTimeout
+client = GearmanClient([sys.argv[1]])
+future = client.submit("job", timeout=0.1)
+assert isinstance(future.exception(10), JobTimeout)
+assert client.stats().in_flight == 1
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if isinstance(future.exception(0), JobTimeout) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+client.close(0)
+"""
+
+
+def test_job_that_had_ended_before_the_fork_keeps_its_outcome_though_the_server_owes_an_answer():
+    with SilentServer() as server:
+        ended = run_program(["-W", "ignore", "-c", _ENDED, server.address], 25)
+    assert (ended.code, ended.output) == (0, "0\n"), ended.errors
+
+
+_IN_HAND = """
+import os, sys, threading
+from gearman_pool import GearmanClient
+from gearman_pool.errors import ForkedProcess
+inside, go_on = threading.Event(), threading.Event()
+def policy(servers, key):
+    if threading.current_thread() is not threading.main_thread():
+        inside.set()
+        go_on.wait(20)
+    return servers[0]
+client = GearmanClient(sys.argv[1:], policy=policy, max_retries=1)
+while any(server.state != "UP" for server in client.servers()):
+    client.ping(1)
+future = client.submit("echo", b"p")
+while not future.job.handle:
+    client.ping(1)
+# Its connection is lost, and the I/O thread looks for another server.
+client.remove_server(sys.argv[1], drain=False)
+assert inside.wait(10)
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if isinstance(future.exception(3), ForkedProcess) else 1)
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+go_on.set()
+print(code, future.result(10).decode(), flush=True)
+client.close()
+"""
+
+
+def test_copy_of_a_job_that_the_io_thread_had_in_hand_ends_when_it_is_waited_for(gearmands, c_workers):
+    servers = [gearmands(), gearmands(), gearmands()]
+    for server in servers[1:]:
+        c_workers(server)
+    ended = run_program(["-W", "ignore", "-c", _IN_HAND, *(server.address for server in servers)], 40)
+    assert (ended.code, ended.output) == (0, "0 p\n"), ended.errors
 
 
 _BEFORE_START = """

@@ -92,6 +92,30 @@ def test_as_completed_yields_each_future_once_though_some_are_done_and_have_call
         assert seen == Counter(b"%d" % number for number in range(40))
 
 
+def test_loop_that_is_closed_while_it_is_told_keeps_no_other_loop_from_its_result(client, gearmand, monkeypatch):
+    def closed_by_now(*_: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    async def wrap() -> None:
+        asyncio.wrap_future(future)
+
+    async def call() -> bytes:
+        waiting = asyncio.wrap_future(future)
+        gearmand.resume()
+        return await asyncio.wait_for(waiting, 10)
+
+    given_up = asyncio.new_event_loop()
+    gearmand.pause()
+    future = client.submit("echo", b"x")
+    given_up.run_until_complete(wrap())
+    # It looks open still; the moment between that look and the call is too short for chance.
+    monkeypatch.setattr(given_up, "call_soon_threadsafe", closed_by_now)
+    try:
+        assert asyncio.run(call()) == b"x"
+    finally:
+        given_up.close()
+
+
 def test_await_of_a_result_that_cannot_be_decoded_raises_and_does_not_hang(gearmand, c_worker):
     with GearmanClient([gearmand.address], data_encoder=_OneWay) as client:
 
@@ -316,6 +340,17 @@ def test_consumer_of_updates_is_woken_at_whatever_step_of_its_way_one_comes(gear
             assert future.result(10) == b""
             if waits:
                 break
+
+
+def test_first_answer_is_the_one_that_counts():
+    answered, failed = Promise(), Promise()
+    answered.set("first")
+    answered.fail(ServerUnavailable("second"))
+    assert answered.wait(0) == "first"
+    failed.fail(ServerUnavailable("first"))
+    failed.set("second")
+    with pytest.raises(ServerUnavailable, match="first"):
+        failed.wait(0)
 
 
 @pytest.mark.parametrize("timeout", [None, 60.0])
