@@ -34,7 +34,7 @@ from .protocol.session import Event as SessionEvent
 from .protocol.text import pack_text_command
 from .protocol.worker import ASSIGNED, NOT_MINE, NOTHING, WOKEN, WorkerSession
 from .transport.connection import Connection, LostEntries
-from .transport.io_thread import IOThread, Pollable, Timer
+from .transport.io_thread import IOThread, Pollable, Timer, copy_of
 from .transport.pool import Pool, Query
 
 __all__ = ["Ability", "Assignment", "Slot", "WorkerEngine"]
@@ -569,7 +569,7 @@ class WorkerEngine:
         for connection in self.pool.connections:
             latency = connection.server.latency or 0.0
             patience = max(_GRAB_PATIENCE, _GRAB_ROUND_TRIPS * latency)
-            for _, _, slot in connection.order.copy():
+            for _, _, slot in copy_of(connection.order):
                 if isinstance(slot, Slot) and not slot.orphan and now - slot.since > patience:
                     slot.orphan = True
                     self._idle.append(Slot())
@@ -837,9 +837,9 @@ class _Farewell(Query):
 
 def _is_asked(connection: Connection) -> bool:
     """Whether a question for a job is on its way there."""
-    if any(isinstance(entry[2], Slot) for entry in connection.order.copy()):
+    if any(isinstance(entry[2], Slot) for entry in copy_of(connection.order)):
         return True
-    return any(isinstance(entry[2], Slot) for entry in connection.queue.copy())
+    return any(isinstance(entry[2], Slot) for entry in copy_of(connection.queue))
 
 
 def _major(version: bytes) -> int:

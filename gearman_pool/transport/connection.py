@@ -32,7 +32,7 @@ from ..errors import ConnectionLost, GearmanError, ProtocolError, TLSError
 from ..protocol.packets import packet_size
 from ..protocol.session import Entry, Event, ReplySession
 from . import syscalls
-from .io_thread import Timer
+from .io_thread import Timer, copy_of
 from .tls import looks_like_tls, tls_error
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Connection:
     def outbound_bytes(self) -> int:
         """Return about how many bytes wait to be sent. Runs on any thread."""
         rest = sum(len(buffer) for buffer in list(self._rest))
-        return rest + sum(packet_size(entry[0]) for entry in self.queue.copy())
+        return rest + sum(packet_size(entry[0]) for entry in copy_of(self.queue))
 
     def _flush(self) -> None:
         """Send what is queued, unless somebody else is at it."""
@@ -235,7 +235,7 @@ class Connection:
         if not self.lock.acquire(False):
             return False
         try:
-            for entry in self.queue.copy():
+            for entry in copy_of(self.queue):
                 if entry[2] is token:
                     self.queue.remove(entry)
                     return True

@@ -14,15 +14,15 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from ..errors import GearmanError
 from . import syscalls
 from .leadership import Leadership
 from .threads import launch
 
-__all__ = ["IOThread", "Pollable", "Timer", "release_all", "wait_for"]
+__all__ = ["IOThread", "Pollable", "Timer", "copy_of", "release_all", "wait_for"]
 
 #: Dead timers are dropped from the heap when there are this many and they are the larger half of it.
 _DEAD_TIMERS = 1024
@@ -34,6 +34,8 @@ _RELEASE_LIMIT = 32
 _BLIND_TURN = 0.02
 
 _NEVER = float("inf")
+
+T = TypeVar("T")
 
 
 class Pollable(Protocol):
@@ -432,6 +434,25 @@ class IOThread:
         # No more than is there now: calls that post calls must not keep the sockets waiting.
         for _ in range(len(inbox)):
             inbox.popleft()()
+
+
+def copy_of(entries: deque[T]) -> Sequence[T]:
+    """Return a copy of a deque at whose end other threads put entries, and from whose front they take some, meanwhile.
+
+    With the GIL that is one step. Without it none is missing that is there all the time, and some may be there twice.
+    """
+    try:
+        return entries.copy()
+    except RuntimeError:
+        # CPython 3.13 without the GIL takes the deque's own lock anew for each entry, and gives up when others had it.
+        pass
+    # Counted from the end, so that no entry moves up unseen when the first one is taken away.
+    found: list[T] = []
+    with contextlib.suppress(IndexError):
+        while True:
+            found.append(entries[-1 - len(found)])
+    found.reverse()
+    return found
 
 
 def release_all(waiters: list[threading.Lock] | deque[threading.Lock]) -> None:

@@ -200,7 +200,7 @@ MUTATIONS = [
     Mutation(
         name="bytes-are-not-counted-while-they-wait-for-a-server",
         file=POOL,
-        old="sum(packet_size(entry[0]) for _, _, entry in (*self._arriving.copy(), *self._waiting.copy()))",
+        old="sum(packet_size(entry[0]) for _, _, entry in (*copy_of(self._arriving), *copy_of(self._waiting)))",
         new="0",
         tests=(f"{SATURATION}::test_budget_counts_what_waits_for_a_server_that_is_down",),
         breaks="While all servers are down, any amount of payload gathers in memory.",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gearman_pool.transport import io_thread, syscalls
-from gearman_pool.transport.io_thread import IOThread
+from gearman_pool.transport.io_thread import IOThread, copy_of
 
 from ..support.waiting import wait_until
 
@@ -277,3 +277,30 @@ def test_waiting_again_and_again_leaves_nothing_behind(loop):
     for _ in range(100):
         assert not loop.io.wait_stopped(0)
     assert not loop.io._waiters
+
+
+def test_copy_of_a_deque_that_another_thread_changes_lacks_nothing_that_stays_in_it():
+    # Numbers in a row, of which the other thread takes the first away and puts the next to the end.
+    entries = deque(range(200))
+    ending = threading.Event()
+
+    def change() -> None:
+        while not ending.is_set():
+            entries.append(entries[-1] + 1)
+            entries.popleft()
+            sum(range(500))  # about as long as a job takes
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        copies = 0
+        while copies < 200 or entries[0] < 200:
+            last = entries[-1]
+            copy = set(copy_of(entries))
+            # What was there before, and is there still.
+            assert set(range(entries[0], last + 1)) <= copy
+            assert max(copy) <= entries[-1]
+            copies += 1
+    finally:
+        ending.set()
+        thread.join()
