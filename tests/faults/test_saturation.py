@@ -18,6 +18,7 @@ from gearman_pool.errors import ClientClosed, ClientSaturated, ConnectionLost, G
 from gearman_pool.future import JobFuture
 
 from ..support.gearmand import Gearmand, free_port
+from ..support.waiting import wait_until
 from .support import figure, run_program, wait_accepted, wait_up
 
 MIB = 1024 * 1024
@@ -165,8 +166,10 @@ def test_refused_job_is_kept_by_nobody(gearmand):
     class Client(GearmanClient):
         job_class = Job
 
-    with Client([gearmand.address], max_in_flight=1, submit_timeout=0.05) as client:
+    with Client([gearmand.address], max_in_flight=1, submit_timeout=0.3, health_check_interval=60) as client:
         wait_up(client)
+        # A question takes room as a job does.
+        wait_until(lambda: client.stats().in_flight == 0, message="the questions are answered")
         wait_accepted(client.submit("nobody"))
         refused = False
         gc.disable()
