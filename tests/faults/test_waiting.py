@@ -380,6 +380,8 @@ def _made_when_it_comes_at_step(step: int, calls: int, stops: bool) -> tuple[lis
 
     def come() -> None:
         steps.reached.wait(1)
+        # A thread that is started from here on is another one.
+        threading.settrace(before)
         if stops:
             threads.stop()
         for number in range(calls):
@@ -388,8 +390,8 @@ def _made_when_it_comes_at_step(step: int, calls: int, stops: bool) -> tuple[lis
     # What comes has a thread of its own: at some steps the idle thread holds the lock, and the other waits for it.
     coming = threading.Thread(target=come)
     steps = Steps(step, lambda: coming.join(0.1))
-    coming.start()
     before = threading.gettrace()
+    coming.start()
     threading.settrace(steps.trace)
     threads.submit(partial(made.put, "first"))
     coming.join(10)
