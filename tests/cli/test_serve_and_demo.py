@@ -64,6 +64,7 @@ def test_serve_on_a_free_port_says_which():
     with Running("serve", "--port", "0", "--json") as running:
         line = running.wait_for(r"\{.*\}\n")[0]
         told = json.loads(line)
+        assert told["host"] == "127.0.0.1"
         assert run("ping", "-s", told["url"]).returncode == 0
         running.interrupt()
         assert running.end() == 0

@@ -117,10 +117,12 @@ def test_no_more_jobs_are_asked_for_than_max_jobs_has_left(played):
         # Two are left, and two questions are on their way.
         assert sent_until_now(worker, played) == []
         played.say(NO_JOB)
+        played.say(NO_JOB)
+        played.expect(PRE_SLEEP)
         played.say(NOOP)
-        # One was answered without a job, so it is asked once more; the other still stands.
+        # Both were answered without a job, so they are asked once more.
         played.expect(GRAB_JOB_UNIQ)
-        assert sent_until_now(worker, played) == []
+        assert sent_until_now(worker, played) == [GRAB_JOB_UNIQ]
         played.assign(2)
         played.assign(3)
         played.expect(WORK_COMPLETE)
@@ -150,7 +152,6 @@ def test_late_answer_without_a_job_gives_back_no_second_slot(played):
             # The worker's only slot is taken: whatever it is told now, it has none to ask with.
             played.say(NO_JOB)
             played.expect(PRE_SLEEP)
-            played.say(NOOP)
             played.say(NOOP)
             assert sent_until_now(worker, played, other) == []
         finally:

@@ -56,10 +56,7 @@ MUTATIONS = [
             "            self._bury(slot, process, process.bury())\n"
             '            slot.due = float("inf")\n'
         ),
-        tests=(
-            _WORK + "test_a_killed_process_is_replaced",
-            _WORK + "test_a_process_is_replaced_after_max_jobs",
-        ),
+        tests=(_WORK + "test_a_killed_process_is_replaced",),
         breaks="Each process that dies is one less, until nobody works.",
     ),
     Mutation(

@@ -10,6 +10,7 @@ _SESSION = "gearman_pool/protocol/client.py"
 _TESTS_PACKETS = "tests/protocol/test_packets.py::"
 _TESTS_OPTIONS = "tests/test_options.py::"
 _OUTCOMES = "tests/conformance/test_outcomes.py::"
+_CORPUS = "tests/faults/test_fuzz.py::test_corpus_gives_the_same_events_whole_and_byte_by_byte_or_a_protocol_error"
 _LONGEST = _TESTS_OPTIONS + "test_longest_names_are_those_that_the_documents_promise"
 
 MUTATIONS = [
@@ -130,7 +131,7 @@ MUTATIONS = [
         file=_PACKETS,
         old="            if length - start >= HEADER_SIZE:\n                kind, size",
         new="            if length - start >= HEADER_SIZE - 1:\n                kind, size",
-        tests=(_TESTS_PACKETS + "test_part_of_a_header_is_no_packet",),
+        tests=(_TESTS_PACKETS + "test_part_of_a_header_is_no_packet", _CORPUS),
         breaks="A header that comes in two pieces costs the connection, now and then.",
     ),
     Mutation(
@@ -141,6 +142,7 @@ MUTATIONS = [
         tests=(
             _TESTS_PACKETS + "test_part_of_a_body_is_no_packet",
             _TESTS_PACKETS + "test_any_split_of_the_bytes_gives_the_same_packets",
+            _CORPUS,
         ),
         breaks="A result that comes in two pieces lacks its last byte, now and then.",
     ),
@@ -149,7 +151,10 @@ MUTATIONS = [
         file=_PACKETS,
         old="        if (len(buffer) if end < 0 else end) - start > self._max_line:",
         new="        if end < 0 and len(buffer) - start > self._max_line:",
-        tests=(_TESTS_PACKETS + "test_length_of_a_line_counts_alike_whether_it_comes_whole_or_in_pieces",),
+        tests=(
+            _TESTS_PACKETS + "test_length_of_a_line_counts_alike_whether_it_comes_whole_or_in_pieces",
+            _CORPUS,
+        ),
         breaks="Whether a long line costs the connection depends on how the network cuts it.",
     ),
     # ---- replies ---------------------------------------------------------------------------------------------------
