@@ -662,7 +662,7 @@ def test_connection_that_is_lost_before_the_status_came_raises_connection_lost(g
 
 
 def test_establish_connection_names_the_server_that_does_not_answer(gearmand):
-    with GearmanClient([gearmand.address], submit_timeout=0.2) as client:
+    with GearmanClient([gearmand.address], submit_timeout=2.0) as client:
         [connection] = client.connection_list
         assert client.establish_connection(connection) is connection
         with gearmand.paused(), pytest.raises(ServerUnavailable, match=f"{gearmand.address} does not answer"):
