@@ -374,9 +374,10 @@ class Dispatcher:
             return
         self.counters.jobs_accepted += 1
         job = request.gearman_job
-        job.handle = handle
         server = connection.server
+        # In this order: whoever sees the handle, on another thread, sees the connection that it belongs to.
         job.connection = server.public or self._make_public(server)
+        job.handle = handle
         request._move(JOB_CREATED)
         if self._tells_accepted:
             self.announcer.tell(JobAccepted(server.name, *_names(job), handle, request.background))

@@ -157,8 +157,9 @@ def test_next_call_after_a_restart_finds_the_server_again(gearmand: Gearmand, ad
 
 
 def test_frozen_server_is_given_up_after_poll_timeout(gearmand: Gearmand) -> None:
-    with GearmanAdminClient([gearmand.address], poll_timeout=0.3) as admin:
+    with GearmanAdminClient([gearmand.address]) as admin:
         admin.establish_admin_connection()
+        admin.poll_timeout = 0.3
         gearmand.pause()
         with pytest.raises(InvalidAdminClientState, match=r"'status' within poll_timeout \(0.3 s\)") as caught:
             admin.get_status()

@@ -244,7 +244,8 @@ def test_dead_server_is_named_when_none_is_left():
         started = time.monotonic()
         with pytest.raises(ServerUnavailable) as caught:
             client.submit("x").result(5)
-        assert 0.2 < time.monotonic() - started < 2
+        # submit_timeout, and what a busy machine takes.
+        assert 0.2 < time.monotonic() - started < 5
     assert set(caught.value.servers) == {"127.0.0.1:1", "127.0.0.1:2"}
     assert "127.0.0.1:2" in str(caught.value)
     assert caught.value.task == "x"
@@ -296,13 +297,14 @@ def test_jobs_of_a_thread_keep_their_order_while_the_first_connection_is_made(ge
 
 def test_frozen_server_is_found_and_avoided(gearmands):
     frozen, live = gearmands(), gearmands()
-    with GearmanClient([frozen.address, live.address], health_check_interval=0.3, health_check_timeout=0.3) as client:
+    # A busy machine does not let a server that lives wait for a whole second.
+    with GearmanClient([frozen.address, live.address], health_check_interval=0.3, health_check_timeout=1.0) as client:
         wait_until(lambda: None not in client.ping().values(), message="both")
         frozen.pause()
         started = time.monotonic()
         wait_until(lambda: client.servers()[0].state != "UP", message="detection")
-        assert time.monotonic() - started < 3
-        assert {client.submit_background("x").result(5).server for _ in range(20)} == {live.address}
+        assert time.monotonic() - started < 8
+        assert {client.submit_background("x").result(10).server for _ in range(20)} == {live.address}
         frozen.resume()
         wait_until(lambda: client.servers()[0].state == "UP", message="the return", timeout=15)
 
@@ -656,7 +658,9 @@ def test_timeout_of_a_job_that_was_never_sent_says_so():
 
 def test_timeout_and_cancel_of_accepted_jobs_name_the_server(gearmand):
     with GearmanClient([gearmand.address]) as client:
-        future = client.submit("no such task", timeout=0.3)
+        # Connected first: a job that waits for its server is not there yet when its time is up.
+        wait_until(lambda: None not in client.ping().values(), message="the server is up")
+        future = client.submit("no such task", timeout=1.0)
         cancelled = client.submit("no such task")
         wait_until(lambda: future.job.handle and cancelled.job.handle, message="acceptance")
         assert cancelled.cancel()

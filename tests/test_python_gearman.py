@@ -530,6 +530,29 @@ def test_refusal_that_comes_after_the_wait_for_acceptance_is_raised_by_the_wait_
 # ---- choosing and connecting -----------------------------------------------------------------------------------------
 
 
+def test_job_that_has_its_handle_has_its_connection(gearmand):
+    seen = []
+
+    class Job(GearmanJob):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            # What another thread could see now.
+            if self.to_dict()["job_handle"] is not None:
+                seen.append((name, str(self.connection)))
+
+        def __init__(self, *arguments):
+            for name in ("connection", "handle", "task", "unique", "data"):
+                super().__setattr__(name, None)
+            super().__init__(*arguments)
+
+    class Client(GearmanClient):
+        job_class = Job
+
+    with Client([gearmand.address]) as client:
+        client.submit_job("task", b"", background=True, poll_timeout=10)
+    assert seen[0] == ("handle", gearmand.address)
+
+
 def test_establish_request_connection_connects_an_unused_client(gearmand):
     with GearmanClient([gearmand.address]) as client:
         assert client.establish_request_connection(request_for("task")).get_address() == gearmand.endpoint
@@ -676,7 +699,7 @@ def test_connection_that_is_lost_before_the_status_came_raises_connection_lost(g
 
 
 def test_establish_connection_names_the_server_that_does_not_answer(gearmand):
-    with GearmanClient([gearmand.address], submit_timeout=0.2) as client:
+    with GearmanClient([gearmand.address], submit_timeout=2.0) as client:
         [connection] = client.connection_list
         assert client.establish_connection(connection) is connection
         with gearmand.paused(), pytest.raises(ServerUnavailable, match=f"{gearmand.address} does not answer"):

@@ -23,6 +23,11 @@ from ..support.waiting import wait_until
 from .silent import SilentServer
 
 
+def connected(client):
+    """Wait until the client has its server: the time of a job runs while it waits for one."""
+    wait_until(lambda: None not in client.ping(1.0).values(), message="the server is up")
+
+
 def accepted(*futures):
     wait_until(lambda: all(future.job.handle for future in futures), message="acceptance")
 
@@ -152,7 +157,8 @@ def test_hundred_callers_of_one_unique_all_get_the_result_of_one_run(client, raw
 
 
 def test_one_of_two_on_a_unique_may_give_up_and_the_other_still_gets_its_result(client, raw_worker):
-    impatient = client.submit("raw", unique="same", timeout=0.2)
+    connected(client)
+    impatient = client.submit("raw", unique="same", timeout=1.0)
     patient = client.submit("raw", unique="same")
     job = raw_worker.next_job()
     accepted(patient)
@@ -164,7 +170,8 @@ def test_one_of_two_on_a_unique_may_give_up_and_the_other_still_gets_its_result(
 
 
 def test_job_that_joins_one_that_was_given_up_before_sees_each_update_once(client, raw_worker):
-    impatient = client.submit("raw", unique="same", timeout=0.2)
+    connected(client)
+    impatient = client.submit("raw", unique="same", timeout=1.0)
     accepted(impatient)
     assert isinstance(impatient.exception(10), JobTimeout)
     patient = client.submit("raw", unique="same")

@@ -43,7 +43,8 @@ def test_close_fails_what_is_left_at_its_timeout(gearmand):
     client.close(0.3)
     took = time.monotonic() - started
     figure(f"close(0.3) with 1,000 jobs in flight took {took:.3f} s")
-    assert 0.25 < took < 2
+    # Nobody does these jobs: a close that waited for them would take as long as the test may.
+    assert 0.25 < took < 10
     for future in futures:
         assert isinstance(future.exception(0), ClientClosed)
         assert future.exception(0).maybe_sent
@@ -61,7 +62,8 @@ def test_close_is_bounded_when_the_server_is_frozen(gearmand, timeout):
     started = time.monotonic()
     client.close(timeout)
     took = time.monotonic() - started
-    assert took < timeout + 1.5
+    # What is queued is not sent before the server goes on, which is after this.
+    assert took < timeout + 8
     assert all(isinstance(future.exception(0), ClientClosed) for future in futures)
     wait_until(lambda: not threads_of_the_library())
     gearmand.resume()
@@ -111,7 +113,7 @@ def test_close_before_first_use_and_twice_does_nothing(gearmand):
     started = time.monotonic()
     client.close()
     client.close()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     wait_until(lambda: not threads_of_the_library())
 
 

@@ -132,8 +132,10 @@ def test_hanging_connect_ends_with_connect_timeout_and_is_tried_again(gearmand):
 def test_black_hole_is_given_up_after_health_check_timeout():
     with (
         black_hole() as hanging,
-        GearmanClient([hanging], health_check_timeout=0.3, submit_timeout=1.5, reconnect_backoff=(0.01, 0.1)) as client,
+        GearmanClient([hanging], health_check_timeout=0.3, submit_timeout=0.5, reconnect_backoff=(0.01, 0.1)) as client,
     ):
+        client.ping(0.01)
+        wait_until(lambda: client.servers()[0].last_error, message="the first attempt is given up")
         error = client.submit("echo").exception(15)
         assert isinstance(error, ServerUnavailable)
         assert "no answer to a health check within health_check_timeout (0.3 s)" in str(error)
