@@ -86,7 +86,8 @@ def test_interrupted_sender_costs_the_connection_and_nobody_gets_a_wrong_answer(
 
 
 def test_job_behind_an_interrupted_sender_does_not_wait_for_the_next_health_check(gearmand, echo_worker, monkeypatch):
-    with GearmanClient([gearmand.address], health_check_interval=3600, reconnect_backoff=(0.01, 0.05)) as client:
+    quiet = {"health_check_interval": 3600, "submit_timeout": 3600}
+    with GearmanClient([gearmand.address], reconnect_backoff=(0.01, 0.05), **quiet) as client:
         futures = []
 
         def submit() -> None:
