@@ -36,6 +36,15 @@ def _in_thread(call):
     assert not thread.is_alive()
 
 
+def _rest(client):
+    """Let the I/O thread do what it has to do, and fall asleep."""
+    io = client._dispatcher.io
+    done = threading.Event()
+    io.post(done.set)
+    assert done.wait(10)
+    wait_until(lambda: io.sleeping, message="asleep")
+
+
 def _interrupt(client, monkeypatch, name, position):
     """Have the next caller who sends interrupted in ``name``, before or after it does its work."""
     connection = _connection(client)
@@ -78,7 +87,8 @@ def test_interrupted_sender_costs_the_connection_and_nobody_gets_a_wrong_answer(
 
 
 def test_job_behind_an_interrupted_sender_does_not_wait_for_the_next_health_check(gearmand, echo_worker, monkeypatch):
-    with GearmanClient([gearmand.address], health_check_interval=3600, reconnect_backoff=(0.01, 0.05)) as client:
+    quiet = {"health_check_interval": 3600, "submit_timeout": 3600}
+    with GearmanClient([gearmand.address], reconnect_backoff=(0.01, 0.05), **quiet) as client:
         futures = []
 
         def submit() -> None:
@@ -91,6 +101,7 @@ def test_job_behind_an_interrupted_sender_does_not_wait_for_the_next_health_chec
             _interrupt(client, monkeypatch, "_drain", "after")
             _in_thread(submit)
             wait_until(lambda: client.stats().in_flight == 0, message="its job, which has left, is done")
+            _rest(client)
             _in_thread(lambda: futures.append(client.submit("echo", b"behind", max_retries=1)))
             assert futures.pop().result(8) == b"behind"
 
