@@ -48,7 +48,7 @@ MUTATIONS = [
         old="            if id(token) in seen:\n                continue\n",
         new="",
         tests=(f"{_CONNECTION}::test_job_whose_sender_was_struck_between_both_lists_is_sent_again_once",),
-        breaks="A job whose sender was interrupted is sent again twice, and runs twice.",
+        breaks="A job whose sender was interrupted is sent again twice, runs twice, and ends with an error.",
     ),
     Mutation(
         name="job-that-comes-after-the-loops-end-is-left",
