@@ -125,7 +125,7 @@ def test_the_first_signal_lets_jobs_finish(folder, gearmand, client, number):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_kills(folder, gearmand, client, number, code):
-    with work(folder, gearmand, "jobs_app:make") as running:
+    with work(folder, gearmand, "jobs_app:make", "--shutdown-timeout", "600") as running:
         future = client.submit("nap", b"600")
         assert next(future.updates(PATIENCE)).data == b"begun"
         running.interrupt(number)
