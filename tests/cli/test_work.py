@@ -125,7 +125,8 @@ def test_the_first_signal_lets_jobs_finish(folder, gearmand, client, number):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_kills(folder, gearmand, client, number, code):
-    with work(folder, gearmand, "jobs_app:make") as running:
+    # Longer than the test waits, and not so long that a process is left behind for long if it fails.
+    with work(folder, gearmand, "jobs_app:make", "--shutdown-timeout", "60") as running:
         future = client.submit("nap", b"600")
         assert next(future.updates(PATIENCE)).data == b"begun"
         running.interrupt(number)

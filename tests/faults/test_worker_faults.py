@@ -147,21 +147,32 @@ def test_jobs_that_wait_at_the_worker_for_a_lost_server_are_not_run(gearmands):
     server = gearmands()
     slow = Slow()
     ran = []
-    worker = GearmanWorker([server.address], prefetch=5)
+    worker = GearmanWorker([server.address], prefetch=5, reconnect_backoff=(0.05, 0.2))
     worker.register_task("slow", slow)
     worker.register_task("task", ran.append)
-    with GearmanClient([server.address]) as client:
+
+    def fill(client: GearmanClient) -> None:
+        """Have the worker hold as many jobs as it can, the first of which runs."""
         client.submit_background("slow").result(10)
-        with running(worker):
-            assert slow.started.wait(10)
-            for _ in range(5):
-                client.submit_background("task").result(10)
-            wait_until(lambda: worker.stats().waiting == 5)
-            server.kill()
-            wait_until(lambda: not worker.ready.is_set())
-            slow.go_on.set()
-            wait_until(lambda: worker.stats().held == 0)
-    assert ran == []
+        assert slow.started.wait(10)
+        for _ in range(5):
+            client.submit_background("task").result(10)
+        wait_until(lambda: worker.stats().waiting == 5)
+
+    with GearmanClient([server.address], reconnect_backoff=(0.05, 0.2)) as client, running(worker):
+        fill(client)
+        server.kill()
+        wait_until(lambda: not worker.ready.is_set())
+        slow.go_on.set()
+        wait_until(lambda: worker.stats().held == 0)
+        assert ran == []
+        # None of the places that they took is lost.
+        slow.started.clear()
+        slow.go_on.clear()
+        server.start()
+        fill(client)
+        slow.go_on.set()
+        wait_until(lambda: len(ran) == 5)
 
 
 def test_client_that_gives_a_job_up_does_not_disturb_the_worker(gearmand):

@@ -66,6 +66,30 @@ MUTATIONS = [
         ),
         breaks="A worker runs more jobs than max_jobs.",
     ),
+    Mutation(
+        name="slot-of-a-lost-servers-job-is-lost",
+        file=_ENGINE,
+        old="        slot = assignment.slot\n        connection = assignment.connection\n",
+        new=(
+            "        slot = assignment.slot\n"
+            "        connection = assignment.connection\n"
+            "        if connection.closed:\n"
+            "            return\n"
+        ),
+        tests=(
+            _FAULTS + "test_result_for_a_lost_server_is_logged_and_counted_and_not_raised",
+            _FAULTS + "test_jobs_that_wait_at_the_worker_for_a_lost_server_are_not_run",
+        ),
+        breaks="Each job whose server is lost while it runs takes one of the worker's slots, until it does nothing.",
+    ),
+    Mutation(
+        name="slot-of-a-job-that-is-not-run-is-lost",
+        file=_WORKER,
+        old="            engine.release(assignment, None)\n            return True\n",
+        new="            return True\n",
+        tests=(_FAULTS + "test_jobs_that_wait_at_the_worker_for_a_lost_server_are_not_run",),
+        breaks="Each job that waits at the worker when its server is lost takes one of the worker's slots for good.",
+    ),
     # ---- tasks -----------------------------------------------------------------------------------------------------
     Mutation(
         name="generator-goes-on-after-its-server-has-gone",
