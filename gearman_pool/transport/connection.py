@@ -168,7 +168,12 @@ class Connection:
                 # The holder looks again before it leaves; the I/O thread sees to it that it does leave.
                 self._io.wake()
                 return
-            error = self._drain()
+            try:
+                error = self._drain()
+            except BaseException:
+                # Struck from outside. ``lock`` stays taken, and with what is in its hands here nobody else would look.
+                self._io.post(self.pump)
+                raise
             lock.release()
             if error is not None or self._rest:
                 self._io.post(self.pump)

@@ -25,7 +25,26 @@ MUTATIONS = [
         new="""\
                 return
 """,
-        tests=(_CONNECTION_TESTS + "test_job_behind_an_interrupted_sender_does_not_wait_for_the_next_health_check",),
+        tests=(
+            _CONNECTION_TESTS
+            + "test_job_behind_an_interrupted_sender_does_not_wait_for_the_next_health_check[_drain-after]",
+        ),
+        breaks="After a caller was interrupted while it sent, others' jobs wait for the next health check.",
+    ),
+    Mutation(
+        name="interrupted-sender-tells-nobody",
+        file=_CONNECTION,
+        old="""\
+                self._io.post(self.pump)
+                raise
+""",
+        new="""\
+                raise
+""",
+        tests=(
+            _CONNECTION_TESTS
+            + "test_job_behind_an_interrupted_sender_does_not_wait_for_the_next_health_check[_send-before]",
+        ),
         breaks="After a caller was interrupted while it sent, others' jobs wait for the next health check.",
     ),
     Mutation(

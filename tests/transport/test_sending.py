@@ -139,6 +139,51 @@ def test_job_whose_connection_is_lost_at_any_moment_of_its_sending_is_not_forgot
         assert losses > 1
 
 
+class _FromOutsideError(BaseException):
+    """Stands for what a time limit raises into a thread."""
+
+
+@pytest.mark.slow
+def test_caller_that_is_interrupted_at_any_moment_of_its_sending_holds_nobody_up():
+    with (
+        SilentServer() as server,
+        GearmanClient([server.address], reconnect_backoff=(0.001, 0.01), health_check_interval=_QUIET) as client,
+    ):
+        server.speaking = True
+        futures = []
+
+        def submit() -> None:
+            futures.append(client.submit_background("nobody", max_retries=1))
+
+        client.ping()
+        lines: dict[tuple[str, int], None] = {}
+        _in_thread(lambda: _trace(submit, lines.setdefault))
+        assert lines
+        strikes = 0
+        for line in lines:
+            client.ping()
+            struck = []
+
+            def strike(at: tuple[str, int], line=line, struck=struck) -> None:
+                if at == line and not struck:
+                    struck.append(at)
+                    raise _FromOutsideError
+
+            def struck_submit(strike=strike) -> None:
+                with contextlib.suppress(_FromOutsideError):
+                    _trace(submit, strike)
+
+            _in_thread(struck_submit)
+            # A few lines are not on every caller's way.
+            strikes += len(struck)
+            _in_thread(submit)
+            try:
+                futures[-1].result(5)
+            except TimeoutError:
+                pytest.fail(f"the next job waits: a caller was interrupted at {line}")
+        assert strikes > 1
+
+
 def test_jobs_that_gather_leave_though_no_reply_comes():
     with SilentServer() as server, GearmanClient([server.address], health_check_interval=_QUIET) as client:
         client.ping()
