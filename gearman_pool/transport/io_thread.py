@@ -441,11 +441,9 @@ def copy_of(entries: deque[T]) -> Sequence[T]:
 
     With the GIL that is one step. Without it none is missing that is there all the time, and some may be there twice.
     """
-    try:
-        return entries.copy()
-    except RuntimeError:
-        # CPython 3.13 without the GIL takes the deque's own lock anew for each entry, and gives up when others had it.
-        pass
+    # Without the GIL CPython 3.13's copy() waits for a lock of its own at each entry, which takes microseconds.
+    with contextlib.suppress(RuntimeError):  # somebody changed it
+        return entries.copy() if syscalls.HAS_GIL else tuple(entries)
     # Counted from the end, so that no entry moves up unseen when the first one is taken away.
     found: list[T] = []
     with contextlib.suppress(IndexError):

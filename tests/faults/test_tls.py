@@ -200,9 +200,10 @@ def test_tls_connection_that_is_killed_mid_job_counts_as_lost(tls, gearmand, stu
         GearmanClient([wire.address], ssl_context=tls.context(), reconnect_backoff=(0.05, 0.2)) as client,
     ):
         wait_up(client)
-        client.add_server(second.address)
         lost, retried = client.submit("job", b"lost"), client.submit("job", b"again", max_retries=1)
         wait_accepted(lost, retried)
+        # Not before: it would get jobs as soon as it is connected.
+        client.add_server(second.address)
         if how == "kill":
             first.kill()
         else:
@@ -287,7 +288,7 @@ def test_job_that_may_have_reached_the_server_within_a_longer_send_is_not_sent_e
                 sizes.append(outbound())
                 return len(sizes) > 20 and len(set(sizes[-20:])) == 1
 
-            wait_until(settled, interval=0.02, message="the connection is full")
+            wait_until(settled, 30, interval=0.02, message="the connection is full")
             assert sizes[-1] > 256 * 1024
             client.add_server(second_address)
             client.remove_server(secured, drain=False)
