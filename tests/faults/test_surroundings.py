@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -201,7 +203,8 @@ class Last:
         except self.closed as error:
             self.print(self.name, "refused:", error, flush=True)
 
-first, second = Last(used, "used"), Last(unused, "unused")
+# The interpreter takes these two names away at its end, before it empties the modules.
+sys.last_type, sys.last_value = Last(used, "used"), Last(unused, "unused")
 """
 
 
@@ -212,6 +215,22 @@ def test_submitting_while_the_interpreter_ends_is_refused_with_a_clear_error(gea
         "unused refused: the interpreter is shutting down",
         "used refused: the interpreter is shutting down",
     ]
+
+
+def test_submitting_from_the_main_modules_last_objects_ends_too(gearmand, c_worker):
+    program = _FINALIZATION.replace("sys.last_type, sys.last_value = ", "first, second = ")
+    assert program != _FINALIZATION
+    ended = run_program(["-c", program, gearmand.address], 25)
+    assert ended.code == 0
+    if getattr(sys, "_is_gil_enabled", lambda: True)():
+        assert ended.errors == ""
+        assert len(ended.output.splitlines()) == 2
+    else:
+        # Without the GIL they outlive all modules: no code of the package finds a name any more, and nothing can be
+        # refused in words. Both attempts end all the same.
+        assert ended.output == ""
+        assert ended.errors.count("Exception ignored in: <function Last.__del__") == 2
+        assert len(re.findall(r"^\w+Error: .*NoneType", ended.errors, re.MULTILINE)) == 2
 
 
 # ---- errors that nobody thought of ---------------------------------------------------------------------------------
