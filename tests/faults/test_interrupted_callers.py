@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 
 import pytest
@@ -42,7 +43,9 @@ def test_exceptions_from_outside_harm_nobody_else(gearmand, c_worker):
     # witness. That moment is short.
     assert set(figures["errors"]) <= {"ConnectionLost"}
     assert sum(figures["errors"].values()) <= WITNESSES * figures["connections_lost"]
-    assert figures["connections_lost"] <= figures["received"] / 50
+    # Without the GIL it is a larger part of what a caller does: one in 45 has been measured on a busy machine.
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    assert figures["connections_lost"] <= figures["received"] / (50 if has_gil else 20)
 
 
 def test_lock_of_logging_that_was_left_taken_holds_up_no_job(gearmand, c_worker):
