@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -31,6 +32,10 @@ from .support.workers import (
 # A machine that is busy with other tests makes single examples slow; that is no fault of the code.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+# A shell has what it starts in the background ignore Ctrl-C, and the programs that the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Threads that the library starts carry this prefix, daemons or not.
 LIBRARY_THREADS = "gearman_pool"
