@@ -15,4 +15,8 @@ if sys.version_info < (3, 10):  # noqa: UP036 - older ones read this file too, a
 from tests.support.whole_run import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        # While the environment is made; pytest has its own way to end.
+        sys.exit(130)
