@@ -12,6 +12,7 @@ RETURNING = "tests/faults/test_returning_server.py"
 SATURATION = "tests/faults/test_saturation.py"
 TRANSPORT = "tests/transport/test_pool.py"
 CONNECT = "tests/transport/test_connector.py"
+CHOICE = "tests/transport/test_policies.py"
 HANGING = "tests/faults/test_hanging_connect.py"
 CONNECTIONS = "tests/faults/test_connections_of_one_server.py"
 
@@ -343,12 +344,7 @@ MUTATIONS = [
         file=POLICIES,
         old="random.Random().random\n",
         new="random.random\n",
-        tests=(
-            "tests/transport/test_policies.py"
-            "::test_random_numbers_of_the_program_do_not_depend_on_the_jobs_it_submits[random]",
-            "tests/transport/test_policies.py"
-            "::test_random_numbers_of_the_program_do_not_depend_on_the_jobs_it_submits[unique]",
-        ),
+        tests=(f"{CHOICE}::test_random_numbers_of_the_program_do_not_depend_on_the_jobs_it_submits",),
         breaks="A program that seeds its generator gets other numbers when it submits a job more.",
     ),
     Mutation(
