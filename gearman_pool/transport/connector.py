@@ -110,7 +110,7 @@ def connect(
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise _error(ConnectionError, address, f"cannot resolve the name {address.host!r}: {error}", error) from None
-    random.shuffle(found)
+    random.Random().shuffle(found)
     failure: GearmanError | None = None
     for family, kind, protocol, _, target in found:
         remaining = deadline - time.monotonic()

@@ -32,9 +32,16 @@ class Choosable(Protocol):
 Policy = Callable[[Sequence[Any], "bytes | None"], Any]
 
 
-def _random(servers: Sequence[Choosable], key: bytes | None) -> Choosable:
-    # Not random.choice: half the time, and the bias of a float is of no matter here.
-    return servers[int(random.random() * len(servers))]
+def _random() -> Callable[[Sequence[Choosable], bytes | None], Choosable]:
+    # A generator of its own: the module's is the program's, whose numbers would depend on the jobs it submits, and
+    # without a GIL it has one lock for all threads.
+    number = random.Random().random
+
+    def anyone(servers: Sequence[Choosable], key: bytes | None) -> Choosable:
+        # Not Random.choice: half the time, and the bias of a float is of no matter here.
+        return servers[int(number() * len(servers))]
+
+    return anyone
 
 
 def _round_robin() -> Policy:
@@ -54,20 +61,25 @@ def _least_pending(servers: Sequence[Choosable], key: bytes | None) -> Choosable
     return min(servers, key=lambda server: server.pending)
 
 
-def _unique(servers: Sequence[Choosable], key: bytes | None) -> Choosable:
-    """Rendezvous hashing: equal keys meet on one server, and a lost server moves only its own keys."""
-    if key is None:
-        return _random(servers, key)
-    return max(servers, key=lambda server: blake2b(server.key + b"\0" + key, digest_size=8).digest())
+def _unique() -> Policy:
+    anyone = _random()
+
+    def unique(servers: Sequence[Choosable], key: bytes | None) -> Choosable:
+        """Rendezvous hashing: equal keys meet on one server, and a lost server moves only its own keys."""
+        if key is None:
+            return anyone(servers, key)
+        return max(servers, key=lambda server: blake2b(server.key + b"\0" + key, digest_size=8).digest())
+
+    return unique
 
 
 #: The policies by name; each value makes a fresh one, because some have a state.
 POLICIES: dict[str, Callable[[], Policy]] = {
-    "random": lambda: _random,
+    "random": _random,
     "round_robin": _round_robin,
     "failover": lambda: _failover,
     "least_pending": lambda: _least_pending,
-    "unique": lambda: _unique,
+    "unique": _unique,
 }
 
 #: Policies under which equal keys go to the same server, so that the server can coalesce them.

@@ -12,6 +12,7 @@ RETURNING = "tests/faults/test_returning_server.py"
 SATURATION = "tests/faults/test_saturation.py"
 TRANSPORT = "tests/transport/test_pool.py"
 CONNECT = "tests/transport/test_connector.py"
+CHOICE = "tests/transport/test_policies.py"
 HANGING = "tests/faults/test_hanging_connect.py"
 CONNECTIONS = "tests/faults/test_connections_of_one_server.py"
 
@@ -333,10 +334,26 @@ MUTATIONS = [
     Mutation(
         name="random-is-always-the-first",
         file=POLICIES,
-        old="servers[int(random.random() * len(servers))]",
+        old="servers[int(number() * len(servers))]",
         new="servers[0]",
         tests=("tests/transport/test_policies.py::test_jobs_without_a_key_are_spread",),
         breaks="All jobs go to one server.",
+    ),
+    Mutation(
+        name="random-takes-the-programs-random-numbers",
+        file=POLICIES,
+        old="random.Random().random\n",
+        new="random.random\n",
+        tests=(f"{CHOICE}::test_random_numbers_of_the_program_do_not_depend_on_the_jobs_it_submits",),
+        breaks="A program that seeds its generator gets other numbers when it submits a job more.",
+    ),
+    Mutation(
+        name="random-begins-alike-everywhere",
+        file=POLICIES,
+        old="random.Random().random\n",
+        new="random.Random(1).random\n",
+        tests=("tests/transport/test_policies.py::test_clients_that_start_together_do_not_choose_alike",),
+        breaks="All processes of a service choose the same server at a time.",
     ),
     Mutation(
         name="round-robin-is-always-the-first",
@@ -396,7 +413,7 @@ MUTATIONS = [
     Mutation(
         name="addresses-are-tried-in-the-resolvers-order",
         file=CONNECTOR,
-        old="    random.shuffle(found)\n",
+        old="    random.Random().shuffle(found)\n",
         new="",
         tests=(f"{CONNECT}::test_addresses_of_a_name_are_used_in_random_order",),
         breaks="All clients use the same one of the servers behind a name.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import ssl
 from collections.abc import Iterator
@@ -66,6 +67,14 @@ def test_addresses_of_a_name_are_used_in_random_order(resolve):
         assert peers == set(live)
 
 
+def test_random_numbers_of_the_program_do_not_depend_on_the_connections_made(resolve):
+    with listeners(2) as live:
+        address = resolve(*live)
+        before = random.getstate()
+        connect(address, 10).close()
+        assert random.getstate() == before
+
+
 def test_last_error_is_told_if_no_address_of_the_name_answers(resolve):
     address = resolve(("127.0.0.1", free_port()), ("127.0.0.1", free_port()))
     with pytest.raises(ConnectionError, match=r"several\.example:4730: cannot connect"):
@@ -121,7 +130,7 @@ def two_addresses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         return [entry for name in names for entry in real(name, *arguments, **options)]  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr("random.shuffle", lambda addresses: None)
+    monkeypatch.setattr("random.Random.shuffle", lambda self, addresses: None)
 
 
 @pytest.mark.usefixtures("two_addresses")

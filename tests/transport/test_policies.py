@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import dataclass
 
@@ -46,6 +47,20 @@ def test_jobs_without_a_key_are_spread(name):
     choose = make_policy(name)
     counts = Counter(choose(SERVERS, None).key for _ in range(3000))
     assert all(800 < counts[server.key] < 1200 for server in SERVERS)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_random_numbers_of_the_program_do_not_depend_on_the_jobs_it_submits(name):
+    before = random.getstate()
+    make_policy(name)(SERVERS, None)
+    assert random.getstate() == before
+
+
+@pytest.mark.parametrize("name", ["random", "unique"])
+def test_clients_that_start_together_do_not_choose_alike(name):
+    """Children of one process that begin with equal random numbers would all choose the same server at a time."""
+    first, second = make_policy(name), make_policy(name)
+    assert [first(SERVERS, None) for _ in range(200)] != [second(SERVERS, None) for _ in range(200)]
 
 
 def test_equal_uniques_meet_on_one_server_whatever_the_order_of_the_list():
