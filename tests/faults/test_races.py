@@ -160,13 +160,19 @@ def fork():
         unexpected.append(f"child ended with {status}")
     time.sleep(0.02)
 
+# Without the GIL a child of a fork may hang in CPython itself. Each object has a lock there, each dict and deque too,
+# which is handed to a thread that has waited for it for 1 ms. If the fork stops that thread just then, the child has
+# the lock, taken, but not the thread. No library is needed: with four to eight threads that call get() of one dict, 12
+# of 778 children hung in that call (3.13.5), and with PYTHON_GIL=1 none of 800. Of nine runs of "all" for 10 s each
+# seven had a child that hung; of "fork", in 150 s, none did: that scenario forks everywhere.
+HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 SCENARIOS = {
     "submit": [submit] * 10 + [look, ping],
     "cancel": [cancel] * 6 + [submit] * 4 + [look],
     "close": [submit] * 6 + [background, cancel, look, ping, swap],
     "servers": [lambda: submit(3)] * 6 + [background, cancel, look, servers, servers],
     "fork": [submit] * 6 + [cancel, look, fork],
-    "all": [lambda: submit(3)] * 5 + [background, cancel, look, ping, swap, servers, fork],
+    "all": [lambda: submit(3)] * 5 + [background, cancel, look, ping, swap, servers, *([fork] if HAS_GIL else [])],
 }
 # The least that must have happened: a run in which nothing got through proves nothing.
 LEAST = {
@@ -175,7 +181,7 @@ LEAST = {
     "close": {"answered": 50, "closed": 10},
     "servers": {"answered": 50, "servers changed": 20},
     "fork": {"answered": 50, "forked": 5},
-    "all": {"answered": 30, "closed": 5, "servers changed": 5, "forked": 3},
+    "all": {"answered": 30, "closed": 5, "servers changed": 5, **({"forked": 3} if HAS_GIL else {})},
 }
 run_all(*SCENARIOS[scenario])
 deadline = time.monotonic() + 20
