@@ -93,7 +93,7 @@ def test_job_that_is_refused_after_its_timeout_has_one_outcome():
 
     with ScriptedServer(script) as server, GearmanClient([server.address], listeners=[keeping]) as client:
         wait_up(client)
-        future = client.submit("job", timeout=0.1)
+        future = client.submit("job", timeout=0.5)
         assert isinstance(future.exception(15), JobTimeout)
         wait_until(lambda: held)
         held[0].sock.sendall(pack_response(ERROR, b"QUEUE_FULL", b"no room"))

@@ -104,8 +104,11 @@ _ENDED = """
 import os, sys
 from gearman_pool import GearmanClient
 from gearman_pool.errors import JobTimeout
+from tests.faults.support import wait_up
 client = GearmanClient([sys.argv[1]])
-future = client.submit("job", timeout=0.1)
+# Connected first: the time of a job runs while it waits for its server, and one that was not sent is owed no answer.
+wait_up(client)
+future = client.submit("job", timeout=0.5)
 assert isinstance(future.exception(10), JobTimeout)
 assert client.stats().in_flight == 1
 pid = os.fork()
