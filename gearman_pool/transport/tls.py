@@ -66,7 +66,8 @@ def _failure(error: Exception) -> str:
     reason = getattr(error, "reason", None)
     if reason in _ADVICE:
         return f"the TLS handshake failed: {reason}; {_ADVICE[reason]}"
-    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+    # Some Pythons, such as Debian 12's 3.11.2, say of the same end that the connection has been closed.
+    if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return f"the TLS handshake failed: {reason or error}"
     return f"the server closed the connection during the TLS handshake; {_NOT_TLS}"
 

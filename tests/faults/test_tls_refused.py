@@ -13,6 +13,8 @@ import trustme
 
 from gearman_pool import GearmanClient
 from gearman_pool.errors import TLSError
+from gearman_pool.options import ServerAddress
+from gearman_pool.transport.tls import tls_error
 
 from ..support.raw import ECHO_RES, pack_response
 from .tls import SUBJECTS, listening
@@ -187,3 +189,20 @@ def test_nothing_but_a_handshake_ever_leaves_for_a_server_that_has_not_shown_its
         assert not data or data[0] in (0x15, 0x16)
         for word in (b"\0REQ", b"secret", b"upper", b"version"):
             assert word not in data
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+        # What Debian 12's Python says of the same.
+        ssl.SSLZeroReturnError(6, "TLS/SSL connection has been closed (EOF)"),
+        ConnectionResetError(104, "Connection reset by peer"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_server_that_ends_the_handshake_may_speak_no_tls_however_the_end_is_called(error):
+    told = tls_error(ServerAddress("127.0.0.1"), error)
+    assert isinstance(told, TLSError)
+    assert "does the server speak TLS on this port?" in str(told)
+    assert told.__cause__ is error
