@@ -196,7 +196,8 @@ def _growth(load: Load) -> Numbers:
     jobs = 0
     end = perf_counter() + load.seconds
     start = process_time()
-    while perf_counter() < end:
+    # Once at the least: on a busy machine the time can be over before the first look.
+    while not jobs or perf_counter() < end:
         window.step(1000)
         jobs += 1000
     cost = (process_time() - start) / jobs
@@ -248,7 +249,7 @@ def _cost(load: Load) -> Numbers:
         jobs = 0
         end = perf_counter() + load.seconds
         start = process_time()
-        while perf_counter() < end:
+        while not jobs or perf_counter() < end:
             window.step(1000, expected)
             jobs += 1000
         cost = (process_time() - start) / jobs
