@@ -102,8 +102,9 @@ def test_job_that_comes_at_any_moment_of_anothers_sending_needs_no_io_thread():
                 future.result(10)
 
 
-@pytest.mark.slow
-def test_job_whose_connection_is_lost_at_any_moment_of_its_sending_is_not_forgotten():
+@contextlib.contextmanager
+def _sender():
+    """A server, its client, what `submit` has submitted, ``submit()``, and the lines of the transport on its way."""
     with (
         SilentServer() as server,
         GearmanClient([server.address], reconnect_backoff=(0.001, 0.01), health_check_interval=_QUIET) as client,
@@ -118,6 +119,12 @@ def test_job_whose_connection_is_lost_at_any_moment_of_its_sending_is_not_forgot
         lines: dict[tuple[str, int], None] = {}
         _in_thread(lambda: _trace(submit, lines.setdefault))
         assert lines
+        yield server, client, futures, submit, lines
+
+
+@pytest.mark.slow
+def test_job_whose_connection_is_lost_at_any_moment_of_its_sending_is_not_forgotten():
+    with _sender() as (server, client, futures, submit, lines):
         losses = 0
         for line in lines:
             client.ping()
@@ -145,20 +152,7 @@ class _FromOutsideError(BaseException):
 
 @pytest.mark.slow
 def test_caller_that_is_interrupted_at_any_moment_of_its_sending_holds_nobody_up():
-    with (
-        SilentServer() as server,
-        GearmanClient([server.address], reconnect_backoff=(0.001, 0.01), health_check_interval=_QUIET) as client,
-    ):
-        server.speaking = True
-        futures = []
-
-        def submit() -> None:
-            futures.append(client.submit_background("nobody", max_retries=1))
-
-        client.ping()
-        lines: dict[tuple[str, int], None] = {}
-        _in_thread(lambda: _trace(submit, lines.setdefault))
-        assert lines
+    with _sender() as (_server, client, futures, submit, lines):
         strikes = 0
         for line in lines:
             client.ping()
