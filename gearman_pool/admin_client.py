@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import threading
 import warnings
 from collections import deque
@@ -28,8 +27,6 @@ from .errors import (
     ServerUnavailable,
 )
 from .events import ConnectionFailed, Counters, Event
-from .options import ClientOptions, ServerAddress, parse_server, parse_servers
-from .promise import Promise
 from .protocol.admin import AdminSession
 from .protocol.commands import Command
 from .protocol.packets import Packet, pack
@@ -56,8 +53,13 @@ from .protocol.text import (
     pack_text_command,
     split_text_command,
 )
-from .transport import lifecycle
-from .transport.connection import Connection, LostEntries, set_main_thread
+from .settings.addresses import ServerAddress, parse_server
+from .settings.checks import check_timeout
+from .settings.client_options import ClientOptions
+from .settings.sources import parse_servers
+from .threads import lifecycle
+from .threads.waiting import Promise
+from .transport.connection import Connection, LostEntries
 from .transport.io_thread import IOThread
 from .transport.pool import Pool, Query, Server
 from .util import unlist
@@ -65,7 +67,7 @@ from .util import unlist
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from .options import ClientOptionsDict
+    from .settings.client_options import ClientOptionsDict
 
 __all__ = [
     "DEFAULT_ADMIN_CLIENT_TIMEOUT",
@@ -168,7 +170,7 @@ class GearmanAdminClient(GearmanConnectionManager):
             )
         merged = ClientOptions.merge({"reconnect_backoff": _BACKOFF, **dsn_options}, options)
         self.options: ClientOptions = replace(merged, connections_per_server=1)
-        self.poll_timeout: float | None = _checked_timeout(poll_timeout)
+        self.poll_timeout: float | None = None if poll_timeout is None else check_timeout("poll_timeout", poll_timeout)
         context = self.options.ssl_context
         self._address = addresses[0].with_ssl(context) if context is not None else addresses[0]
         self._handlers = threading.local()
@@ -531,7 +533,6 @@ class GearmanAdminClient(GearmanConnectionManager):
 
     def after_fork_in_child(self) -> None:
         """In the child of a fork: leave the parent's connection behind, and start anew with the next use."""
-        set_main_thread()
         self._engine.after_fork_in_child()
         self._engine = _Engine(self._address, self.options)
 
@@ -758,16 +759,6 @@ def _fail(tokens: Iterable[Any], error: GearmanError) -> None:
 
 def _label(kind: str | int) -> str:
     return repr(kind) if isinstance(kind, str) else "an ECHO_REQ"
-
-
-def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"poll_timeout is {timeout!r}; it must be a number of seconds, or None")
-    if not timeout > 0 or math.isinf(timeout):
-        raise ValueError(f"poll_timeout is {timeout!r}; it must be a finite number of seconds above 0, or None")
-    return timeout
 
 
 def _sizes(max_size: int | Sequence[int] | None) -> list[str]:

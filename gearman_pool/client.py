@@ -37,30 +37,25 @@ from .errors import (
 from .events import ClientStats, ServerInfo
 from .future import JobFuture
 from .job import GearmanJobRequest, JobReference, JobStatus
-from .options import (
-    ClientOptions,
-    ServerAddress,
-    encode_name,
-    encode_task,
-    encode_unique,
-    parse_server,
-    parse_servers,
-    servers_from_env,
-)
-from .promise import Promise
-from .protocol.client import number
 from .protocol.commands import Command, submit_command
+from .protocol.limits import MAX_HANDLE_BYTES
 from .protocol.packets import pack
+from .protocol.values import encode_name, encode_task, encode_unique, number
 from .python_gearman import GearmanConnection, PythonGearmanClient
-from .transport import lifecycle
-from .transport.connection import Connection, set_main_thread
-from .transport.policies import STICKY
+from .settings.addresses import ServerAddress, parse_server
+from .settings.checks import check_count, check_timeout
+from .settings.client_options import ClientOptions
+from .settings.policies import STICKY
+from .settings.sources import parse_servers, servers_from_env
+from .threads import lifecycle
+from .threads.waiting import Promise
+from .transport.connection import Connection
 from .transport.pool import Query, Server
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from .options import ClientOptionsDict
+    from .settings.client_options import ClientOptionsDict
 
 __all__ = [
     "JOB_COMPLETE",
@@ -86,9 +81,6 @@ gearman_logger: logging.Logger = logging.getLogger("gearman_pool.client")
 
 #: How many random bytes a generated unique is made of, unless told otherwise.
 RANDOM_UNIQUE_BYTES = 16
-
-#: gearmand never answers a GET_STATUS for a longer handle, and a reply that never comes spoils the connection.
-_MAX_HANDLE = 63
 
 #: Encoded task names are kept for this many tasks.
 _TASK_CACHE = 1000
@@ -132,8 +124,7 @@ class GearmanClient(PythonGearmanClient):
         self._setup(addresses, ClientOptions.merge(dsn_options, options), random_unique_bytes)
 
     def _setup(self, addresses: tuple[ServerAddress, ...], options: ClientOptions, random_unique_bytes: int) -> None:
-        if not isinstance(random_unique_bytes, int) or not 8 <= random_unique_bytes <= 31:
-            raise ValueError(f"random_unique_bytes is {random_unique_bytes!r}; it must be a whole number from 8 to 31")
+        check_count("random_unique_bytes", random_unique_bytes, 8, 31)
         self.log: logging.Logger = gearman_logger
         self.random_unique_bytes = random_unique_bytes
         self.options = options
@@ -227,7 +218,7 @@ class GearmanClient(PythonGearmanClient):
             callbacks = {"status": on_status, "data": on_data, "warning": on_warning}
             future._on_update = {name: callback for name, callback in callbacks.items() if callback is not None}
         if timeout is not None:
-            _check_timeout(timeout)
+            check_timeout("timeout", timeout)
         self._send(future, timeout)
         return future
 
@@ -286,9 +277,7 @@ class GearmanClient(PythonGearmanClient):
             for thumbnail in client.map("resize", images, window=100, timeout=60):
                 save(thumbnail)
         """
-        if not isinstance(window, int) or window < 1:
-            raise ValueError(f"window is {window!r}; it must be a whole number of 1 or more")
-        window = min(window, self.options.max_in_flight)
+        window = min(check_count("window", window, 1), self.options.max_in_flight)
         deadline = None if timeout is None else monotonic() + timeout
         results = self._results(task, iter(iterable), window, deadline)
         # Up to its first yield: only a generator that has begun withdraws its jobs when nobody wants its results.
@@ -325,8 +314,8 @@ class GearmanClient(PythonGearmanClient):
     ) -> JobFuture:
         if max_retries is None:
             max_retries = self.options.max_retries
-        elif not isinstance(max_retries, int) or max_retries < 0:
-            raise ValueError(f"max_retries is {max_retries!r}; it must be a whole number of 0 or more")
+        else:
+            check_count("max_retries", max_retries, 0)
         given = unique is not None
         if unique is None:
             unique = self._dispatcher.new_unique()
@@ -477,7 +466,7 @@ class GearmanClient(PythonGearmanClient):
             packet = pack(Command.GET_STATUS_UNIQUE, unique)
             self._dispatcher.ask(server, packet, Command.STATUS_RES_UNIQUE, query, timeout)
         else:
-            wire_handle = encode_name(handle, "the handle", _MAX_HANDLE)
+            wire_handle = encode_name(handle, "the handle", MAX_HANDLE_BYTES)
             if not wire_handle:
                 raise ValueError("the handle is empty")
             self._dispatcher.ask(server, pack(Command.GET_STATUS, wire_handle), Command.STATUS_RES, query, timeout)
@@ -583,7 +572,7 @@ class GearmanClient(PythonGearmanClient):
 
             client.close(timeout=10)
         """
-        _check_timeout(timeout, zero=True)
+        check_timeout("timeout", timeout, zero=True)
         self._closed = True
         self._dispatcher.close(timeout)
 
@@ -636,7 +625,6 @@ class GearmanClient(PythonGearmanClient):
 
     def after_fork_in_child(self) -> None:
         """In the child of a fork: leave the parent's half behind, and start anew with the next use."""
-        set_main_thread()
         old = self._dispatcher
         addresses = tuple(server.address for server in old.pool.wanted.values())
         try:
@@ -721,13 +709,6 @@ def _connection_for(
 def _is_plain(encoder: Any) -> bool:
     """Whether results are the bytes themselves."""
     return encoder is BytesEncoder or encoder is NoopEncoder
-
-
-def _check_timeout(timeout: float, zero: bool = False) -> None:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is {timeout!r}; it must be a number of seconds")
-    if not (timeout > 0 or (zero and timeout == 0)) or math.isinf(timeout):
-        raise ValueError(f"timeout is {timeout!r}; it must be a finite number of seconds above 0")
 
 
 def _epoch(at: datetime | float) -> bytes:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from .constants import DEFAULT_GEARMAN_PORT
 from .errors import ServerUnavailable
-from .options import ServerAddress, parse_server
+from .settings.addresses import ServerAddress, parse_server
 
 __all__ = ["GearmanConnection"]
 

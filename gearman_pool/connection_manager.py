@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from .connection import GearmanConnection
 from .encoders import BytesEncoder, DataEncoder, NoopEncoder
 from .job import GearmanJob, GearmanJobRequest
-from .promise import Promise
+from .threads.waiting import Promise
 from .transport.pool import Query, ServerState
 
 if TYPE_CHECKING:
     from .errors import GearmanError
-    from .options import ServerAddress
+    from .settings.addresses import ServerAddress
     from .transport.connection import Connection
     from .transport.pool import Server
 

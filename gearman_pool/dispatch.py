@@ -20,7 +20,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .announcer import Announcer
-from .callbacks import CallbackThreads, Mailbox
 from .constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
 from .errors import (
     ClientClosed,
@@ -46,7 +45,6 @@ from .events import (
 )
 from .future import CANCELLED, FINISHED, JobFuture
 from .job import GearmanJob, JobReference, JobUpdate, as_text
-from .options import ClientOptions, ServerAddress
 from .protocol.client import (
     COMPLETE,
     CREATED,
@@ -57,20 +55,24 @@ from .protocol.client import (
     STATUS,
     WARNING,
     ClientSession,
-    number,
     submit_reply,
 )
 from .protocol.commands import Command
 from .protocol.packets import Packet, pack, packet_size
 from .protocol.session import ERROR, REPLY, TEXT_LINE, Entry
 from .protocol.session import Event as SessionEvent
+from .protocol.values import number
+from .settings.addresses import ServerAddress
+from .settings.client_options import ClientOptions
+from .threads.callbacks import CallbackThreads, Mailbox
+from .threads.waiting import release_all
 from .transport.connection import Connection, LostEntries
-from .transport.io_thread import IOThread, release_all
+from .transport.io_thread import IOThread
 from .transport.pool import Pool, Query, Server
 from .transport.syscalls import HAS_GIL
 
 if TYPE_CHECKING:
-    from .promise import Promise
+    from .threads.waiting import Promise
 
 __all__ = ["Dispatcher"]
 

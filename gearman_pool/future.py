@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import AnyTimeout, DecodeError, InvalidClientState, JobException
 from .job import GearmanJob, GearmanJobRequest, JobUpdate, as_text, fraction
-from .transport.io_thread import release_all, wait_for
+from .threads.waiting import release_all, wait_for
 
 if TYPE_CHECKING:
-    from .callbacks import Mailbox
     from .protocol.commands import Command
+    from .threads.callbacks import Mailbox
     from .transport.connection import Connection
     from .transport.pool import Server
 

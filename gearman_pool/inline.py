@@ -17,17 +17,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .announcer import Announcer
-from .callbacks import CallbackThreads
 from .client import GearmanClient
 from .dispatch import Dispatcher
 from .errors import ClientClosed, InvalidWorkerState, JobFailed, JobTimeout
 from .events import Counters, ServerInfo
 from .future import JobFuture
-from .options import ServerAddress, parse_server
-from .protocol.client import DATA, STATUS, WARNING, number
+from .protocol.client import DATA, STATUS, WARNING
 from .protocol.commands import Command
 from .protocol.packets import Packet, split_arguments
 from .protocol.session import Entry
+from .protocol.values import number
+from .settings.addresses import ServerAddress, parse_server
+from .threads.callbacks import CallbackThreads
 from .transport.pool import Query, Server, ServerState
 from .worker import GearmanWorker
 from .worker_engine import Assignment, Slot
@@ -35,7 +36,7 @@ from .worker_engine import Assignment, Slot
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .options import ClientOptionsDict
+    from .settings.client_options import ClientOptionsDict
 
 __all__ = ["EagerClient", "SubmittedJob"]
 

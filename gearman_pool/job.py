@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import deprecated
 
     from .future import JobFuture
-    from .promise import Promise
+    from .threads.waiting import Promise
 else:
 
     def deprecated(text: str) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:

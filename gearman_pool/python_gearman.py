@@ -24,16 +24,16 @@ from .errors import (
     ServerUnavailable,
 )
 from .job import GearmanJobRequest
-from .options import ServerAddress, parse_server
 from .protocol.commands import Command, submit_command
 from .protocol.packets import pack
+from .settings.addresses import ServerAddress, parse_server
 
 if TYPE_CHECKING:
     import logging
 
     from .dispatch import Dispatcher
     from .future import JobFuture
-    from .options import ClientOptions
+    from .settings.client_options import ClientOptions
     from .transport.pool import Server
 
 __all__ = ["GearmanConnection", "PythonGearmanClient"]

@@ -9,14 +9,15 @@ from .connection import GearmanConnection
 from .connection_manager import GearmanConnectionManager, WhoAnswers
 from .errors import ConnectionError, ServerUnavailable  # noqa: A004 - python-gearman's name
 from .events import ConnectionClosed, ConnectionFailed, Event, Listener
-from .options import parse_server
 from .protocol.commands import Command
 from .protocol.packets import pack
+from .settings.addresses import parse_server
 
 if TYPE_CHECKING:
     import threading
 
-    from .options import ClientOptions, ServerAddress
+    from .settings.addresses import ServerAddress
+    from .settings.client_options import ClientOptions
     from .transport.pool import Server
     from .worker_engine import WorkerEngine
 

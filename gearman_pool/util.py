@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
-from .options import parse_server
+from .settings.addresses import parse_server
 
 __all__ = ["Stopwatch", "disambiguate_server_parameter", "unlist"]
 

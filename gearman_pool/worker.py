@@ -24,12 +24,15 @@ from .errors import (
 )
 from .events import TaskFinished, TaskStarted, WorkerStats
 from .job import GearmanJob
-from .options import LONGEST_DURATION, ClientOptions, encode_name, encode_task, parse_servers
-from .promise import Promise
 from .protocol.commands import Command
+from .protocol.values import encode_client_id, encode_task
 from .python_gearman_worker import ErrorListener, PythonGearmanWorker
-from .transport import lifecycle
-from .transport.connection import Connection, set_main_thread
+from .settings.checks import check_count, check_duration
+from .settings.client_options import ClientOptions
+from .settings.sources import parse_servers
+from .threads import lifecycle
+from .threads.waiting import Promise
+from .transport.connection import Connection
 from .transport.pool import Query
 from .worker_engine import Ability, Assignment, WorkerEngine
 from .worker_job import GearmanWorkerJob, encode_result, takes_worker, whole_number
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from .options import ClientOptionsDict
+    from .settings.client_options import ClientOptionsDict
 
 __all__ = [
     "POLL_TIMEOUT_IN_SECONDS",
@@ -58,9 +61,6 @@ gearman_logger = log
 
 #: How long `GearmanWorker.work` waits for a job before it calls ``after_poll``, unless told otherwise.
 POLL_TIMEOUT_IN_SECONDS = 60.0
-
-#: gearmand cuts longer ones.
-_MAX_CLIENT_ID = 127
 
 #: The longest text of an exception that is sent to the client, in bytes.
 _MAX_EXCEPTION = 16 * 1024
@@ -134,11 +134,11 @@ class GearmanWorker(PythonGearmanWorker):
         merged = ClientOptions.merge(dsn_options, options)
         self.options: ClientOptions = replace(merged, connections_per_server=1)
         self.log: logging.Logger = log
-        self.concurrency: int = _checked_count("concurrency", concurrency, 1)
-        self.prefetch: int = _checked_count("prefetch", prefetch, 0)
-        self.poll_interval: float = _checked_duration("poll_interval", poll_interval)
-        self.shutdown_timeout: float = _checked_duration("shutdown_timeout", shutdown_timeout)
-        self.max_jobs: int | None = None if max_jobs is None else _checked_count("max_jobs", max_jobs, 1)
+        self.concurrency: int = check_count("concurrency", concurrency, 1)
+        self.prefetch: int = check_count("prefetch", prefetch, 0)
+        self.poll_interval: float = check_duration("poll_interval", poll_interval)
+        self.shutdown_timeout: float = check_duration("shutdown_timeout", shutdown_timeout)
+        self.max_jobs: int | None = None if max_jobs is None else check_count("max_jobs", max_jobs, 1)
         #: Set while the tasks are known to a server that can be reached.
         self.ready: threading.Event = threading.Event()
         if self.options.data_encoder is not None:
@@ -147,7 +147,7 @@ class GearmanWorker(PythonGearmanWorker):
             self.options = replace(self.options, listeners=(*self.options.listeners, ErrorListener(self)))
         context = self.options.ssl_context
         self._addresses = tuple(a if context is None else a.with_ssl(context) for a in addresses)
-        self._client_id = None if client_id is None else _encode_client_id(client_id)
+        self._client_id = None if client_id is None else encode_client_id(client_id)
         self._abilities: dict[bytes, Ability] = {}
         self._engine: WorkerEngine | None = None
         self._last_stats: WorkerStats | None = None
@@ -235,7 +235,7 @@ class GearmanWorker(PythonGearmanWorker):
         """
         encoded = encode_task(task, self.options.prefix)
         if timeout is not None:
-            _checked_duration("timeout", timeout)
+            check_duration("timeout", timeout)
             if timeout < 1:
                 raise ValueError(f"timeout is {timeout!r}; servers take 1 second or more")
         name = task if isinstance(task, str) else bytes(task).decode("utf-8", "surrogateescape")
@@ -282,7 +282,7 @@ class GearmanWorker(PythonGearmanWorker):
 
             worker.set_client_id(f"resizer-{os.getpid()}")
         """
-        self._client_id = _encode_client_id(client_id)
+        self._client_id = encode_client_id(client_id)
         engine = self._engine
         if engine is not None:
             engine.set_client_id(self._client_id)
@@ -343,7 +343,7 @@ class GearmanWorker(PythonGearmanWorker):
             worker.work(poll_timeout=60)
         """
         if poll_timeout is not None:
-            _checked_duration("poll_timeout", poll_timeout)
+            check_duration("poll_timeout", poll_timeout)
         self._work(poll_timeout)
 
     def stop(self, timeout: float | None = None) -> None:
@@ -930,7 +930,6 @@ class GearmanWorker(PythonGearmanWorker):
 
     def after_fork_in_child(self) -> None:
         """In the child of a fork: leave the parent's connections and jobs behind."""
-        set_main_thread()
         if self._signals is not None:
             self._signals.after_fork_in_child()
         engine = self._engine
@@ -965,26 +964,3 @@ class _Fence(Query):
 def _names(assignment: Assignment) -> tuple[str, str, str]:
     unique = assignment.unique.decode("utf-8", "surrogateescape")
     return assignment.ability.name, unique, assignment.handle.decode("utf-8", "surrogateescape")
-
-
-def _encode_client_id(client_id: str | bytes) -> bytes:
-    encoded = encode_name(client_id, "the client id", _MAX_CLIENT_ID)
-    if not encoded or any(byte < 32 or byte == 127 for byte in encoded):
-        raise ValueError("the client id is empty or has control characters: the servers' lists have one line for each")
-    return encoded
-
-
-def _checked_count(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; it must be a whole number")
-    if value < least:
-        raise ValueError(f"{name} is {value!r}; it must be {least} or more")
-    return value
-
-
-def _checked_duration(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is {value!r}; it must be a number of seconds")
-    if not 0 < value <= LONGEST_DURATION:
-        raise ValueError(f"{name} is {value!r}; it must be a number of seconds above 0, at most {LONGEST_DURATION:g}")
-    return value

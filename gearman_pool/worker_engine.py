@@ -22,17 +22,18 @@ from functools import partial
 from typing import Any
 
 from .announcer import Announcer
-from .callbacks import CallbackThreads
 from .errors import GearmanError
 from .events import Counters, Event
-from .options import ClientOptions, ServerAddress
-from .promise import Promise
 from .protocol.commands import Command
 from .protocol.packets import pack, packet_size
 from .protocol.session import ERROR, NO_REPLY, REPLY, TEXT_LINE, Entry
 from .protocol.session import Event as SessionEvent
 from .protocol.text import pack_text_command
 from .protocol.worker import ASSIGNED, NOT_MINE, NOTHING, WOKEN, WorkerSession
+from .settings.addresses import ServerAddress
+from .settings.client_options import ClientOptions
+from .threads.callbacks import CallbackThreads
+from .threads.waiting import Promise
 from .transport.connection import Connection, LostEntries
 from .transport.io_thread import IOThread, Pollable, Timer, copy_of
 from .transport.pool import Pool, Query

@@ -36,23 +36,30 @@ client    worker
 python_gearman    worker_job
 dispatch    python_gearman_worker    admin_client
 future    worker_engine    connection_manager
-job
-promise    connection    util    announcer    worker_signals
+job    options
+connection    util    announcer    worker_signals
 
 transport.pool
 transport.connection    transport.connector
 transport.io_thread    transport.tls
-transport.threads
-transport.leadership transport.lifecycle transport.policies transport.syscalls transport.uwsgi    transport
+transport.leadership transport.syscalls    transport
+
+settings.sources
+settings.addresses settings.client_options
+settings.checks settings.policies    settings
+
+threads.launch
+threads.callbacks threads.lifecycle threads.uwsgi threads.waiting    threads
 
 protocol    protocol.server
-protocol.client protocol.worker protocol.admin protocol.python_gearman    protocol.server_text
+protocol.server.machine
+protocol.client protocol.worker protocol.admin protocol.python_gearman    protocol.server.text
 protocol.session
-protocol.packets protocol.text
-protocol.commands protocol.queues
+protocol.packets protocol.text protocol.values
+protocol.commands protocol.limits protocol.server.queues
 
-options    encoders
-constants errors events callbacks
+encoders
+constants errors events
 """
 
 #: Arrows that point up, each half of a circle, and so a fault of the house. None is added; who mends one takes it out.
@@ -60,7 +67,6 @@ ARROWS_UP = {
     ("transport.connection", "transport.pool"),
     ("job", "future"),
     ("worker_job", "worker"),
-    ("protocol.server_text", "protocol.server"),
     ("cli.completion", "cli.program"),
 }
 
@@ -69,7 +75,6 @@ TOO_LARGE = {
     "admin_client",
     "client",
     "dispatch",
-    "options",
     "python_gearman",
     "transport.pool",
     "worker",
@@ -80,10 +85,8 @@ LARGEST = 600
 #: What users do not import stands in folders; of these the place is still to be found.
 PRIVATE_AT_THE_TOP = {
     "announcer",
-    "callbacks",
     "dispatch",
     "inline",
-    "promise",
     "python_gearman",
     "python_gearman_worker",
     "worker_engine",
@@ -170,14 +173,20 @@ def test_protocol_knows_no_io(path):
     assert not {name for name in _imported(path) if not name.startswith(("protocol", "errors"))}
 
 
+@pytest.mark.parametrize("path", _modules("threads"), ids=lambda path: path.name)
+def test_threads_know_no_jobs_and_no_sockets(path):
+    assert not {name for name in _imported(path) if not name.startswith(("threads", "errors"))}
+
+
 @pytest.mark.parametrize("path", _modules("transport"), ids=lambda path: path.name)
 def test_transport_knows_no_tasks_and_no_encoders(path):
-    allowed = ("protocol", "transport", "errors", "events", "options")
+    allowed = ("protocol", "transport", "threads", "settings", "errors", "events")
     assert not {name for name in _imported(path) if not name.startswith(allowed)}
 
 
-#: Who has sockets of his own, beside the transport. The options look up what a name means, and hold a TLS context.
-_WITH_SOCKETS = ("transport.", "testing.", "cli.", "options")
+#: Who has sockets of his own, beside the transport. The settings know an IPv6 address when they see one, and hold a TLS
+#: context.
+_WITH_SOCKETS = ("transport.", "testing.", "cli.", "settings.")
 
 
 @pytest.mark.parametrize("name", [name for name in PATHS if not name.startswith(_WITH_SOCKETS)])

@@ -8,6 +8,7 @@ from ..errors import ProtocolError
 from .commands import Command
 from .packets import DEFAULT_MAX_PACKET_SIZE, pack
 from .session import ACCEPTED, Entry, Event, ReplySession
+from .values import number
 
 __all__ = [
     "COMPLETE",
@@ -19,7 +20,6 @@ __all__ = [
     "STATUS",
     "WARNING",
     "ClientSession",
-    "number",
     "submit_reply",
 ]
 
@@ -230,17 +230,3 @@ class ClientSession(ReplySession):
             if final:
                 del self.handles[handle]
         events.append((LATE, None, command) if token is None else (kind, token, value))
-
-
-def number(text: bytes) -> int:
-    """Read a number of WORK_STATUS or STATUS_RES as gearmand does: what is no number counts as 0.
-
-    Workers may send any text there; it is relayed as it came.
-    """
-    try:
-        return int(text)
-    except ValueError:
-        try:
-            return int(float(text))
-        except (ValueError, OverflowError):
-            return 0

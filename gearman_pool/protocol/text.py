@@ -14,10 +14,9 @@ from typing import Any, TypedDict
 from urllib.parse import unquote_to_bytes
 
 from ..errors import ProtocolError
+from .limits import MAX_COMMAND_LENGTH, MAX_WORDS
 
 __all__ = [
-    "MAX_COMMAND_LENGTH",
-    "MAX_WORDS",
     "TEXT_BLOCK",
     "TEXT_COMMANDS",
     "TEXT_LINE",
@@ -42,12 +41,6 @@ __all__ = [
 #: What a command is answered with, in place of a binary reply's number: a line, or lines up to one that is ``.``.
 TEXT_LINE = -1
 TEXT_BLOCK = -2
-
-#: gearmand reads a command into a buffer of 8192 bytes. If it does not fit, the connection is closed without an answer.
-MAX_COMMAND_LENGTH = 8191
-
-#: gearmand closes the connection, without an answer, on a line of more words than this.
-MAX_WORDS = 5
 
 #: gearmand's ``create function`` takes two bytes off the end of the line, whatever they are: after a bare newline the
 #: function's last letter is lost. All other commands take both line ends, so one serves for all.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..protocol.queues import Ended, Job
 from ..protocol.server import JobServer, Peer
+from ..protocol.server.queues import Ended, Job
 
 __all__ = ["ServedJob", "ServerStats", "ended_job", "server_stats", "submitted_jobs", "unfinished_job"]
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConnectionLost, GearmanError, ProtocolError, TLSError
 from ..protocol.packets import packet_size
 from ..protocol.session import Entry, Event, ReplySession
+from ..threads import lifecycle
 from . import syscalls
 from .io_thread import Timer, copy_of
 from .tls import looks_like_tls, tls_error
@@ -38,7 +39,7 @@ from .tls import looks_like_tls, tls_error
 if TYPE_CHECKING:
     from .pool import Pool, Server
 
-__all__ = ["DIRECT_WINDOW", "Connection", "LostEntries", "set_main_thread"]
+__all__ = ["DIRECT_WINDOW", "Connection", "LostEntries"]
 
 #: While fewer requests than this are unanswered, callers send themselves.
 DIRECT_WINDOW = 64
@@ -54,14 +55,6 @@ READS_PER_TURN = 16
 
 #: How long the I/O thread lets a lock be held by somebody else before it looks who holds it, in seconds.
 PATIENCE = 0.02
-
-_main_thread = threading.main_thread().ident
-
-
-def set_main_thread() -> None:
-    """Note which thread is the main one: in the child of a fork that is the one that forked."""
-    global _main_thread
-    _main_thread = threading.get_ident()
 
 
 class LostEntries:
@@ -151,9 +144,7 @@ class Connection:
     def _may_write(self) -> bool:
         # Signal handlers raise in the main thread. It writes itself only where an interruption would harm nobody else:
         # on a connection that has nothing in flight.
-        if threading.get_ident() != _main_thread:
-            return True
-        return not self.order and not self.handles
+        return threading.get_ident() != lifecycle.main_thread or not (self.order or self.handles)
 
     def outbound_bytes(self) -> int:
         """Return about how many bytes wait to be sent. Runs on any thread."""

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import ClientClosed, ConnectionError, ConnectTimeout, GearmanError, ThreadUnavailable, TLSError  # noqa: A004
-from ..options import ServerAddress
+from ..settings.addresses import ServerAddress
+from ..threads.launch import launch
 from .io_thread import Timer
-from .threads import launch
 from .tls import tls_error
 
 __all__ = ["Attempt", "connect"]

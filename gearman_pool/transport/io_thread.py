@@ -18,11 +18,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from ..errors import GearmanError
+from ..threads.launch import launch
+from ..threads.waiting import release_all
 from . import syscalls
 from .leadership import Leadership
-from .threads import launch
 
-__all__ = ["IOThread", "Pollable", "Timer", "copy_of", "release_all", "wait_for"]
+__all__ = ["IOThread", "Pollable", "Timer", "copy_of"]
 
 #: Dead timers are dropped from the heap when there are this many and they are the larger half of it.
 _DEAD_TIMERS = 1024
@@ -451,33 +452,3 @@ def copy_of(entries: deque[T]) -> Sequence[T]:
             found.append(entries[-1 - len(found)])
     found.reverse()
     return found
-
-
-def release_all(waiters: list[threading.Lock] | deque[threading.Lock]) -> None:
-    """Release the locks, and take them off the list; who puts one there meanwhile finds it released or still there."""
-    while True:
-        try:
-            # pop, not a look and then a pop: it is the operation by which both sides order themselves.
-            waiter = waiters.pop()
-        except IndexError:
-            return
-        waiter.release()
-
-
-def wait_for(ready: Callable[[], object], waiters: list[threading.Lock], deadline: float | None) -> bool:
-    """Wait until ``ready()``, looking whenever somebody releases the locks in ``waiters``; return whether it is.
-
-    ``deadline`` is a moment of the monotonic clock; no limit if None.
-    """
-    while not ready():
-        waiter = threading.Lock()
-        waiter.acquire()
-        waiters.append(waiter)
-        if ready():
-            return True
-        remaining = -1 if deadline is None else deadline - time.monotonic()
-        if (deadline is not None and remaining <= 0) or not waiter.acquire(timeout=remaining):
-            with contextlib.suppress(ValueError):  # it has just been released
-                waiters.remove(waiter)
-            return bool(ready())
-    return True

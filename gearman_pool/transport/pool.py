@@ -20,15 +20,16 @@ from typing import Any, Protocol
 
 from ..errors import ClientClosed, ConnectionLost, ConnectTimeout, GearmanError, InvalidClientState, ServerUnavailable
 from ..events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Counters, Event, ServerInfo
-from ..options import ClientOptions, ServerAddress
 from ..protocol.commands import Command
 from ..protocol.packets import COPY_LIMIT, pack, packet_size
 from ..protocol.session import Entry, ReplySession
 from ..protocol.session import Event as SessionEvent
+from ..settings.addresses import ServerAddress
+from ..settings.client_options import ClientOptions
+from ..settings.policies import STICKY, make_policy
 from .connection import Connection, LostEntries
 from .connector import Attempt, Outcome
 from .io_thread import IOThread, Timer, copy_of
-from .policies import STICKY, make_policy
 
 __all__ = ["SERVER_MOVES", "Handler", "Pool", "Query", "Server", "ServerState"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 from ..errors import TLSError
-from ..options import ServerAddress
+from ..settings.addresses import ServerAddress
 
 __all__ = ["looks_like_tls", "tls_error"]
 

@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 
 from gearman_pool import GearmanClient, Listener
-from gearman_pool.callbacks import MAX_THREADS, CallbackThreads, Mailbox
 from gearman_pool.events import JobFinished
+from gearman_pool.threads.callbacks import MAX_THREADS, CallbackThreads, Mailbox
 
 from ..support.listening import Keeping
 from ..support.waiting import wait_until

@@ -16,10 +16,10 @@ from functools import partial
 import pytest
 
 from gearman_pool import GearmanClient, JSONEncoder, callbacks
-from gearman_pool.callbacks import MAX_THREADS, CallbackThreads
 from gearman_pool.errors import ClientSaturated, DecodeError, ServerUnavailable
 from gearman_pool.future import JobFuture
-from gearman_pool.promise import Promise
+from gearman_pool.threads.callbacks import MAX_THREADS, CallbackThreads
+from gearman_pool.threads.waiting import Promise
 
 from ..support.steps import Steps
 from ..support.waiting import wait_until

@@ -82,7 +82,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="line-of-8192-bytes-sent",
-        file=_TEXT,
+        file="gearman_pool/protocol/limits.py",
         old="MAX_COMMAND_LENGTH = 8191",
         new="MAX_COMMAND_LENGTH = 8192",
         tests=(_TESTS_TEXT + "test_line_may_be_as_long_as_the_server_takes_and_no_longer",),
@@ -90,7 +90,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="six-words-sent",
-        file=_TEXT,
+        file="gearman_pool/protocol/limits.py",
         old="MAX_WORDS = 5",
         new="MAX_WORDS = 6",
         tests=(_TESTS_TEXT + "test_line_of_more_words_than_the_server_takes_is_refused",),

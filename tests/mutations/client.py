@@ -6,11 +6,11 @@ from .mutation import Mutation
 
 _DISPATCH = "gearman_pool/dispatch.py"
 _FUTURE = "gearman_pool/future.py"
-_CALLBACKS = "gearman_pool/callbacks.py"
-_IO_THREAD = "gearman_pool/transport/io_thread.py"
+_CALLBACKS = "gearman_pool/threads/callbacks.py"
+_IO_THREAD = "gearman_pool/threads/waiting.py"
 _SESSION = "gearman_pool/protocol/client.py"
 
-_PROMISE = "gearman_pool/promise.py"
+_PROMISE = "gearman_pool/threads/waiting.py"
 _ANNOUNCER = "gearman_pool/announcer.py"
 _CLIENT = "gearman_pool/client.py"
 

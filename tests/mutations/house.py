@@ -23,7 +23,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="protocol-logs",
-        file="gearman_pool/protocol/queues.py",
+        file="gearman_pool/protocol/server/queues.py",
         old="from __future__ import annotations\n",
         new="from __future__ import annotations\n\nimport logging\n",
         tests=("tests/test_architecture.py::test_protocol_knows_no_io",),

@@ -10,7 +10,7 @@ _ACCEPTED = f"{_FILE}::test_public_interface_is_the_one_that_was_accepted"
 MUTATIONS = [
     Mutation(
         name="default-of-an-option-changes",
-        file="gearman_pool/options.py",
+        file="gearman_pool/settings/client_options.py",
         old="    lost_job_check: float = 30.0\n",
         new="    lost_job_check: float = 60.0\n",
         tests=(_ACCEPTED,),
@@ -18,7 +18,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="parameter-is-renamed",
-        file="gearman_pool/options.py",
+        file="gearman_pool/settings/addresses.py",
         old='''    def with_ssl(self, context: ssl.SSLContext) -> ServerAddress:
         """Return the same address with TLS through this context, unless it has one of its own."""
         if self.ssl_context is not None and not self.ssl_is_default:
@@ -96,7 +96,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="log-goes-to-another-name",
-        file="gearman_pool/callbacks.py",
+        file="gearman_pool/threads/callbacks.py",
         old='logging.getLogger("gearman_pool.callbacks")',
         new='logging.getLogger("gearman_pool.mailboxes")',
         tests=(_ACCEPTED,),
@@ -128,7 +128,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="option-is-refused-in-a-dsn",
-        file="gearman_pool/options.py",
+        file="gearman_pool/settings/sources.py",
         old='    if name in ("ssl_context", "data_encoder", "listeners"):\n',
         new='    if name in ("ssl_context", "data_encoder", "listeners", "name"):\n',
         tests=(_ACCEPTED,),

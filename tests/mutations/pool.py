@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-POLICIES = "gearman_pool/transport/policies.py"
+POLICIES = "gearman_pool/settings/policies.py"
 CONNECTOR = "gearman_pool/transport/connector.py"
-LIFECYCLE = "gearman_pool/transport/lifecycle.py"
+LIFECYCLE = "gearman_pool/threads/lifecycle.py"
 POOL = "gearman_pool/transport/pool.py"
 RETURNING = "tests/faults/test_returning_server.py"
 SATURATION = "tests/faults/test_saturation.py"
 TRANSPORT = "tests/transport/test_pool.py"
 CONNECT = "tests/transport/test_connector.py"
-CHOICE = "tests/transport/test_policies.py"
+CHOICE = "tests/settings/test_policies.py"
 HANGING = "tests/faults/test_hanging_connect.py"
 CONNECTIONS = "tests/faults/test_connections_of_one_server.py"
 
@@ -336,7 +336,7 @@ MUTATIONS = [
         file=POLICIES,
         old="servers[int(number() * len(servers))]",
         new="servers[0]",
-        tests=("tests/transport/test_policies.py::test_jobs_without_a_key_are_spread",),
+        tests=("tests/settings/test_policies.py::test_jobs_without_a_key_are_spread",),
         breaks="All jobs go to one server.",
     ),
     Mutation(
@@ -352,7 +352,7 @@ MUTATIONS = [
         file=POLICIES,
         old="random.Random().random\n",
         new="random.Random(1).random\n",
-        tests=("tests/transport/test_policies.py::test_clients_that_start_together_do_not_choose_alike",),
+        tests=("tests/settings/test_policies.py::test_clients_that_start_together_do_not_choose_alike",),
         breaks="All processes of a service choose the same server at a time.",
     ),
     Mutation(
@@ -360,7 +360,7 @@ MUTATIONS = [
         file=POLICIES,
         old="servers[next(count) % len(servers)]",
         new="servers[0]",
-        tests=("tests/transport/test_policies.py::test_round_robin_takes_each_in_turn",),
+        tests=("tests/settings/test_policies.py::test_round_robin_takes_each_in_turn",),
         breaks="All jobs go to one server.",
     ),
     Mutation(
@@ -368,7 +368,7 @@ MUTATIONS = [
         file=POLICIES,
         old="-> Choosable:\n    return servers[0]\n",
         new="-> Choosable:\n    return servers[-1]\n",
-        tests=("tests/transport/test_policies.py::test_failover_takes_the_first_that_is_up",),
+        tests=("tests/settings/test_policies.py::test_failover_takes_the_first_that_is_up",),
         breaks="Jobs go to the spare server.",
     ),
     Mutation(
@@ -377,7 +377,7 @@ MUTATIONS = [
         old="    return min(servers, key=lambda server: server.pending)\n",
         new="    return max(servers, key=lambda server: server.pending)\n",
         tests=(
-            "tests/transport/test_policies.py::test_least_pending_takes_the_one_with_the_fewest_in_flight",
+            "tests/settings/test_policies.py::test_least_pending_takes_the_one_with_the_fewest_in_flight",
             f"{TRANSPORT}::test_least_pending_takes_the_server_with_less_in_flight",
         ),
         breaks="All jobs go to the server that is slowest.",
@@ -387,7 +387,7 @@ MUTATIONS = [
         file=POLICIES,
         old='blake2b(server.key + b"\\0" + key, digest_size=8)',
         new="blake2b(server.key, digest_size=8)",
-        tests=("tests/transport/test_policies.py::test_uniques_are_spread_evenly",),
+        tests=("tests/settings/test_policies.py::test_uniques_are_spread_evenly",),
         breaks="All jobs with a unique go to one server.",
     ),
     Mutation(
@@ -396,8 +396,8 @@ MUTATIONS = [
         old='max(servers, key=lambda server: blake2b(server.key + b"\\0" + key, digest_size=8).digest())',
         new="servers[blake2b(key, digest_size=8).digest()[0] % len(servers)]",
         tests=(
-            "tests/transport/test_policies.py::test_equal_uniques_meet_on_one_server_whatever_the_order_of_the_list",
-            "tests/transport/test_policies.py::test_lost_server_moves_only_its_own_uniques",
+            "tests/settings/test_policies.py::test_equal_uniques_meet_on_one_server_whatever_the_order_of_the_list",
+            "tests/settings/test_policies.py::test_lost_server_moves_only_its_own_uniques",
         ),
         breaks="Jobs with equal uniques of two clients, or before and after a loss, run twice.",
     ),
@@ -536,7 +536,7 @@ MUTATIONS = [
         file=LIFECYCLE,
         old="            trouble = error\n",
         new="            raise\n",
-        tests=("tests/transport/test_lifecycle.py::test_trouble_of_one_keeps_no_other_from_being_told",),
+        tests=("tests/threads/test_lifecycle.py::test_trouble_of_one_keeps_no_other_from_being_told",),
         breaks="One client's failure at a fork leaves all others in the child with the parent's locks and sockets.",
     ),
     Mutation(
@@ -544,7 +544,7 @@ MUTATIONS = [
         file=LIFECYCLE,
         old="    if trouble is not None:\n        raise trouble\n",
         new="",
-        tests=("tests/transport/test_lifecycle.py::test_trouble_of_one_keeps_no_other_from_being_told",),
+        tests=("tests/threads/test_lifecycle.py::test_trouble_of_one_keeps_no_other_from_being_told",),
         breaks="A client that could not be taken over into a child fails there without a word.",
     ),
     Mutation(
@@ -552,7 +552,7 @@ MUTATIONS = [
         file=LIFECYCLE,
         old="        with contextlib.suppress(Exception):\n            living.at_exit()\n",
         new="        living.at_exit()\n",
-        tests=("tests/transport/test_lifecycle.py::test_trouble_of_one_keeps_no_other_from_being_told",),
+        tests=("tests/threads/test_lifecycle.py::test_trouble_of_one_keeps_no_other_from_being_told",),
         breaks="One client's failure at the exit keeps the others from sending what they hold.",
     ),
     Mutation(
@@ -561,7 +561,7 @@ MUTATIONS = [
         old="    _living[key] = weakref.ref(living, remove)\n",
         new="    _living[key] = lambda: living\n",
         tests=(
-            "tests/transport/test_lifecycle.py::test_who_is_to_be_told_is_not_kept_for_that",
+            "tests/threads/test_lifecycle.py::test_who_is_to_be_told_is_not_kept_for_that",
             "tests/faults/test_close_and_exit.py::test_client_that_nobody_refers_to_warns_and_stops_its_thread",
         ),
         breaks="A client that nobody refers to any more lives on, with its thread and its connections.",

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-_OPTIONS = "gearman_pool/options.py"
+_VALUES = "gearman_pool/protocol/values.py"
+_LIMITS = "gearman_pool/protocol/limits.py"
 _PACKETS = "gearman_pool/protocol/packets.py"
 _SESSION = "gearman_pool/protocol/client.py"
 _TESTS_PACKETS = "tests/protocol/test_packets.py::"
-_TESTS_OPTIONS = "tests/test_options.py::"
+_TESTS_VALUES = "tests/protocol/test_values.py::"
 _OUTCOMES = "tests/conformance/test_outcomes.py::"
 _CORPUS = "tests/faults/test_fuzz.py::test_corpus_gives_the_same_events_whole_and_byte_by_byte_or_a_protocol_error"
-_LONGEST = _TESTS_OPTIONS + "test_longest_names_are_those_that_the_documents_promise"
+_LONGEST = _TESTS_VALUES + "test_longest_names_are_those_that_the_documents_promise"
 
 MUTATIONS = [
     # ---- limits ----------------------------------------------------------------------------------------------------
     Mutation(
         name="unique-of-64-bytes-accepted",
-        file=_OPTIONS,
+        file=_LIMITS,
         old="MAX_UNIQUE_BYTES = 63",
         new="MAX_UNIQUE_BYTES = 64",
         tests=(_LONGEST,),
@@ -25,7 +26,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="unique-of-63-bytes-refused",
-        file=_OPTIONS,
+        file=_LIMITS,
         old="MAX_UNIQUE_BYTES = 63",
         new="MAX_UNIQUE_BYTES = 62",
         tests=(
@@ -36,7 +37,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="task-of-513-bytes-accepted",
-        file=_OPTIONS,
+        file=_LIMITS,
         old="MAX_TASK_BYTES = 512",
         new="MAX_TASK_BYTES = 513",
         tests=(_LONGEST,),
@@ -44,7 +45,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="task-of-512-bytes-refused",
-        file=_OPTIONS,
+        file=_LIMITS,
         old="MAX_TASK_BYTES = 512",
         new="MAX_TASK_BYTES = 511",
         tests=(_LONGEST,),
@@ -52,34 +53,34 @@ MUTATIONS = [
     ),
     Mutation(
         name="client-id-of-128-bytes-accepted",
-        file="gearman_pool/worker.py",
-        old="_MAX_CLIENT_ID = 127",
-        new="_MAX_CLIENT_ID = 128",
+        file=_LIMITS,
+        old="MAX_CLIENT_ID_BYTES = 127",
+        new="MAX_CLIENT_ID_BYTES = 128",
         tests=("tests/test_worker.py::test_client_id_that_spoils_the_servers_list_is_refused",),
         breaks="The server cuts the name, in the middle of a character perhaps.",
     ),
     Mutation(
         name="client-id-of-127-bytes-refused",
-        file="gearman_pool/worker.py",
-        old="_MAX_CLIENT_ID = 127",
-        new="_MAX_CLIENT_ID = 126",
+        file=_LIMITS,
+        old="MAX_CLIENT_ID_BYTES = 127",
+        new="MAX_CLIENT_ID_BYTES = 126",
         tests=("tests/test_worker.py::test_longest_client_id_stands_whole_in_the_servers_list",),
         breaks="A name that the server takes is refused.",
     ),
     Mutation(
         name="handle-of-64-bytes-asked-about",
-        file="gearman_pool/client.py",
-        old="_MAX_HANDLE = 63",
-        new="_MAX_HANDLE = 64",
+        file=_LIMITS,
+        old="MAX_HANDLE_BYTES = 63",
+        new="MAX_HANDLE_BYTES = 64",
         tests=("tests/conformance/test_uniques.py::test_handle_that_the_server_would_not_answer_is_refused",),
         breaks="gearmand does not answer, and takes later answers for that one.",
     ),
     Mutation(
         name="nul-accepted-in-a-name",
-        file=_OPTIONS,
+        file=_VALUES,
         old='    if b"\\0" in encoded:\n',
         new="    if False:\n",
-        tests=(_TESTS_OPTIONS + "test_name_that_would_break_the_packet_is_refused",),
+        tests=(_TESTS_VALUES + "test_name_that_would_break_the_packet_is_refused",),
         breaks="What follows the NUL is taken for the next argument: the payload of a job begins with it.",
     ),
     Mutation(

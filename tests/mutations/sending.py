@@ -211,8 +211,8 @@ MUTATIONS = [
     Mutation(
         name="main-thread-sends-beside-others",
         file=_CONNECTION,
-        old="return not self.order and not self.handles",
-        new="return True",
+        old="or not (self.order or self.handles)",
+        new="or True",
         tests=(_CONNECTION_TESTS + "test_main_thread_does_not_send_while_others_have_jobs_in_flight",),
         breaks="Ctrl-C in the main thread can cost the jobs of all other threads.",
     ),

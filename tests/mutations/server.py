@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-_SERVER = "gearman_pool/protocol/server.py"
-_QUEUES = "gearman_pool/protocol/queues.py"
-_TEXT = "gearman_pool/protocol/server_text.py"
+_SERVER = "gearman_pool/protocol/server/machine.py"
+_QUEUES = "gearman_pool/protocol/server/queues.py"
 _EMBEDDED = "gearman_pool/testing/server.py"
 _MACHINE = "tests/protocol/test_server.py::"
 _DUTIES = "tests/conformance/test_server_duties.py::"
@@ -38,7 +37,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="functions-do-not-take-turns",
-        file=_SERVER,
+        file="gearman_pool/protocol/server/machine.py",
         old="        limit = peer.abilities.pop(task)\n        peer.abilities[task] = limit\n",
         new="        limit = peer.abilities[task]\n",
         tests=(_MACHINE + "test_priorities_come_before_functions_and_functions_take_turns",),
@@ -65,7 +64,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-of-a-lost-worker-is-dropped",
-        file=_SERVER,
+        file="gearman_pool/protocol/server/machine.py",
         old="            self.table.put_back(job)\n            self._wake(job)\n",
         new='            self._finish(job, "FAILED", Command.WORK_FAIL)\n',
         tests=(
@@ -76,7 +75,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-of-a-lost-worker-wakes-nobody",
-        file=_SERVER,
+        file="gearman_pool/protocol/server/machine.py",
         old="            self.table.put_back(job)\n            self._wake(job)\n",
         new="            self.table.put_back(job)\n",
         tests=(_MACHINE + "test_job_of_a_worker_that_goes_wakes_one_that_sleeps",),
@@ -92,7 +91,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="noop-for-workers-that-are-awake",
-        file=_SERVER,
+        file="gearman_pool/protocol/server/machine.py",
         old="            if worker.sleeping:\n",
         new="            if True:\n",
         tests=(
@@ -103,7 +102,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="worker-may-sleep-beside-a-job",
-        file=_SERVER,
+        file="gearman_pool/protocol/server/machine.py",
         old="        if self.table.runnable(peer.abilities):\n",
         new="        if False:\n",
         tests=(
@@ -114,7 +113,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="result-of-another-workers-job-is-taken",
-        file=_SERVER,
+        file="gearman_pool/protocol/server/machine.py",
         old="        job = peer.held.get(handle)\n",
         new="        job = self.table.jobs.get(handle)\n",
         tests=(_DUTIES + "test_what_is_sent_for_a_job_of_another_worker_is_refused_and_does_not_reach_its_client",),
@@ -123,40 +122,40 @@ MUTATIONS = [
     Mutation(
         name="server-takes-unique-of-64-bytes",
         file=_SERVER,
-        old="_MAX_UNIQUE = 63",
-        new="_MAX_UNIQUE = 64",
+        old="len(unique) > MAX_UNIQUE_BYTES",
+        new="len(unique) > MAX_UNIQUE_BYTES + 1",
         tests=(_MACHINE + "test_too_long_names_are_refused",),
         breaks="Code that gearmand would fail passes its tests.",
     ),
     Mutation(
         name="server-refuses-unique-of-63-bytes",
         file=_SERVER,
-        old="_MAX_UNIQUE = 63",
-        new="_MAX_UNIQUE = 62",
+        old="len(unique) > MAX_UNIQUE_BYTES",
+        new="len(unique) >= MAX_UNIQUE_BYTES",
         tests=(_UNIQUES + "test_unique_of_63_bytes_coalesces_and_reaches_the_worker_whole",),
         breaks="Code that gearmand would serve fails its tests.",
     ),
     Mutation(
         name="server-keeps-128-bytes-of-a-workers-name",
         file=_SERVER,
-        old="_MAX_CLIENT_ID = 127",
-        new="_MAX_CLIENT_ID = 128",
+        old="[:MAX_CLIENT_ID_BYTES]",
+        new="[: MAX_CLIENT_ID_BYTES + 1]",
         tests=(_DUTIES + "test_name_of_a_worker_is_cut_to_127_bytes",),
         breaks="The list of workers is not gearmand's.",
     ),
     Mutation(
         name="server-keeps-126-bytes-of-a-workers-name",
         file=_SERVER,
-        old="_MAX_CLIENT_ID = 127",
-        new="_MAX_CLIENT_ID = 126",
+        old="[:MAX_CLIENT_ID_BYTES]",
+        new="[: MAX_CLIENT_ID_BYTES - 1]",
         tests=(_DUTIES + "test_name_of_a_worker_is_cut_to_127_bytes",),
         breaks="The list of workers is not gearmand's.",
     ),
     Mutation(
         name="server-takes-lines-of-any-length",
-        file=_TEXT,
-        old="MAX_LINE = 8191",
-        new="MAX_LINE = 8192",
+        file=_SERVER,
+        old="MAX_COMMAND_LENGTH, RES)",
+        new="MAX_COMMAND_LENGTH + 1, RES)",
         tests=(_MACHINE + "test_line_that_is_too_long_ends_its_connection_whatever_the_pieces",),
         breaks="Code that gearmand would fail passes its tests.",
     ),

@@ -9,8 +9,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from gearman_pool.protocol.commands import COMMANDS, Command
 from gearman_pool.protocol.packets import COPY_LIMIT, REQ, Decoder, pack, split_arguments
-from gearman_pool.protocol.queues import JobState
 from gearman_pool.protocol.server import JobServer, Peer
+from gearman_pool.protocol.server.queues import JobState
 
 
 def request(command: Command, *arguments: bytes) -> bytes:

@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 
-from gearman_pool import JobReference, JobStatus
+from gearman_pool import ClientOptions, JobReference, JobStatus, ServerAddress
+from gearman_pool.errors import ServerUnavailable
 
 # By the names of their fields: pickles have them by place.
 REFERENCE = JobReference(server="10.0.0.1:4730", handle="H:host:17", unique="photo 17/a")
@@ -40,8 +41,20 @@ def test_text_of_a_reference_of_an_earlier_version_is_read(version):
     assert JobReference.parse(TEXTS[version]) == REFERENCE
 
 
-@pytest.mark.parametrize("thing", [REFERENCE, STATUS], ids=["reference", "status"])
+HOMES = [
+    (REFERENCE, "job"),
+    (STATUS, "job"),
+    (ServerAddress("10.0.0.1", 4731), "options"),
+    (ClientOptions(max_retries=2), "options"),
+    (ServerUnavailable("no server", servers={"10.0.0.1:4730": "refused"}), "errors"),
+]
+
+
+@pytest.mark.parametrize(("thing", "home"), HOMES, ids=[type(thing).__name__ for thing, _ in HOMES])
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_pickle_names_the_module_that_users_import_from(thing, protocol):
-    # A pickle that names a private module could not be read once that is renamed.
-    assert b"gearman_pool.job" in pickle.dumps(thing, protocol)
+def test_pickle_names_the_module_that_users_import_from_and_is_read_back(thing, home, protocol):
+    # A pickle that names a private module could not be read once that is renamed, nor by an older version now.
+    pickled = pickle.dumps(thing, protocol)
+    assert f"gearman_pool.{home}".encode() in pickled
+    again = pickle.loads(pickled)
+    assert repr(again) == repr(thing)

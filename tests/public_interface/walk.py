@@ -251,14 +251,21 @@ def _default(kind: type, name: str, thing: Any) -> str:
 
 
 @cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse(Path(import_module(module).__file__ or "").read_text(encoding="utf-8"))
+def _tree(file: str) -> ast.Module:
+    return ast.parse(Path(file).read_text(encoding="utf-8"))
+
+
+def _file(kind: type) -> str:
+    """The file that a class stands in. Its ``__module__`` is the one that users know, which may only pass it on."""
+    files = [function.__code__.co_filename for function in vars(kind).values() if inspect.isfunction(function)]
+    written = [file for file in files if Path(file).is_relative_to(PACKAGE)]
+    return written[0] if written else import_module(kind.__module__).__file__ or ""
 
 
 @cache
 def _written(kind: type) -> dict[str, str | None]:
     """The attributes that stand in a class's source with their annotations: in its body, and as ``self.name`` in it."""
-    (node,) = (n for n in ast.walk(_tree(kind.__module__)) if isinstance(n, ast.ClassDef) and n.name == kind.__name__)
+    (node,) = (n for n in ast.walk(_tree(_file(kind))) if isinstance(n, ast.ClassDef) and n.name == kind.__name__)
     found: dict[str, str | None] = {}
     for part in ast.walk(node):
         if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store) and ast.unparse(part.value) == "self":
@@ -355,7 +362,7 @@ def _arguments(program: str, parser: argparse.ArgumentParser) -> Iterator[_Line]
 
 
 def _plugin() -> Iterator[_Line]:
-    for node in _tree(pytest_plugin.__name__).body:
+    for node in _tree(pytest_plugin.__file__ or "").body:
         if isinstance(node, ast.FunctionDef):
             fixtures = [decorator for decorator in node.decorator_list if "pytest.fixture" in ast.unparse(decorator)]
             for decorator in fixtures:

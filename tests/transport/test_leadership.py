@@ -11,7 +11,7 @@ from collections import deque
 
 import pytest
 
-from gearman_pool.promise import Promise
+from gearman_pool.threads.waiting import Promise
 from gearman_pool.transport import leadership
 from gearman_pool.transport.io_thread import IOThread
 from tests.support.waiting import wait_until

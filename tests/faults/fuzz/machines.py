@@ -15,8 +15,8 @@ from gearman_pool.protocol.admin import AdminSession
 from gearman_pool.protocol.client import COMPLETE, CREATED, EXCEPTION, FAIL, ClientSession, submit_reply
 from gearman_pool.protocol.commands import Command
 from gearman_pool.protocol.packets import HEADER_SIZE, REQ, RES, Decoder
-from gearman_pool.protocol.queues import JobState, JobTable
 from gearman_pool.protocol.server import JobServer, Peer
+from gearman_pool.protocol.server.queues import JobState, JobTable
 from gearman_pool.protocol.session import ACCEPTED, ERROR, REPLY, ReplySession
 from gearman_pool.protocol.text import (
     TEXT_BLOCK,

@@ -11,9 +11,9 @@ import pytest
 from gearman_pool import GearmanAdminClient, GearmanClient, GearmanWorker
 from gearman_pool.errors import ConnectionError, ThreadUnavailable  # noqa: A004
 from gearman_pool.options import parse_server
+from gearman_pool.threads.launch import launch
+from gearman_pool.threads.uwsgi import obstacle
 from gearman_pool.transport.connector import Attempt
-from gearman_pool.transport.threads import launch
-from gearman_pool.transport.uwsgi import obstacle
 
 from ..support.limits import no_room_for_threads
 

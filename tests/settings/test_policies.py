@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gearman_pool.transport.policies import POLICIES, make_policy
+from gearman_pool.settings.policies import POLICIES, make_policy
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,47 @@
-"""The server's half of the administrative text commands, with gearmand's answers and line ends."""
+"""The server's half of the administrative text commands, with gearmand's answers and line ends.
+
+One thread at a time may use it, as the server whose state it reads and changes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from .server import JobServer
+from ..limits import MAX_WORDS
+from .queues import JobTable
 
-__all__ = ["MAX_LINE", "answer_text"]
-
-#: gearmand closes the connection at a longer line, its newline apart, or at one of more words.
-MAX_LINE = 8191
-_MAX_WORDS = 5
+__all__ = ["Serves", "answer_text"]
 
 _OK = b"OK\r\n"
 
 
-def answer_text(server: JobServer, line: bytes) -> bytes | None:
+class Listed(Protocol):
+    """What is told of a connection."""
+
+    number: int
+    host: str
+    client_id: bytes
+    abilities: dict[bytes, float | None]
+
+
+class Serves(Protocol):
+    """What the commands ask of a server."""
+
+    table: JobTable[Any]
+    version: str
+    pid: int
+
+    @property
+    def peers(self) -> Mapping[Any, Listed]: ...
+
+    def cancel(self, handle: bytes, /) -> bool: ...
+
+
+def answer_text(server: Serves, line: bytes) -> bytes | None:
     """Return the answer to a line, line end included; None if the connection is to be closed."""
     words = line.split()
-    if len(words) > _MAX_WORDS:
+    if len(words) > MAX_WORDS:
         return None
     for length in (3, 2, 1):
         name = b" ".join(words[:length]).lower()
@@ -37,12 +58,12 @@ def _block(rows: list[bytes]) -> bytes:
     return b"".join([row + b"\n" for row in rows]) + b".\n"
 
 
-def _status(server: JobServer, words: list[bytes]) -> bytes:
+def _status(server: Serves, words: list[bytes]) -> bytes:
     functions = server.table.functions.values()
     return _block([b"%s\t%d\t%d\t%d" % (f.name, f.total, f.running, len(f.workers)) for f in functions])
 
 
-def _priority_status(server: JobServer, words: list[bytes]) -> bytes:
+def _priority_status(server: Serves, words: list[bytes]) -> bytes:
     rows = []
     for function in server.table.functions.values():
         high, normal, low = function.waiting
@@ -50,7 +71,7 @@ def _priority_status(server: JobServer, words: list[bytes]) -> bytes:
     return _block(rows)
 
 
-def _workers(server: JobServer, words: list[bytes]) -> bytes:
+def _workers(server: Serves, words: list[bytes]) -> bytes:
     rows = []
     for peer in server.peers.values():
         tasks = b"".join([b" " + task for task in peer.abilities])
@@ -58,47 +79,47 @@ def _workers(server: JobServer, words: list[bytes]) -> bytes:
     return _block(rows)
 
 
-def _show_jobs(server: JobServer, words: list[bytes]) -> bytes:
+def _show_jobs(server: Serves, words: list[bytes]) -> bytes:
     jobs = server.table.jobs.values()
     return _block([b"%s\t%d\t%d\t%d" % (j.handle, j.retries, not j.wanted, j.background) for j in jobs])
 
 
-def _show_unique_jobs(server: JobServer, words: list[bytes]) -> bytes:
+def _show_unique_jobs(server: Serves, words: list[bytes]) -> bytes:
     return _block([job.unique for job in server.table.jobs.values()])
 
 
-def _show(server: JobServer, words: list[bytes]) -> bytes:
+def _show(server: Serves, words: list[bytes]) -> bytes:
     if not words:
         return _refusal(b"UNKNOWN_COMMAND", b"Unknown+server+command+show")
     return _refusal(b"UNKNOWN_SHOW_ARGUMENTS", b"Unknown+show+arguments")
 
 
-def _version(server: JobServer, words: list[bytes]) -> bytes:
+def _version(server: Serves, words: list[bytes]) -> bytes:
     return b"OK %s\n" % server.version.encode()
 
 
-def _verbose(server: JobServer, words: list[bytes]) -> bytes:
+def _verbose(server: Serves, words: list[bytes]) -> bytes:
     return b"OK ERROR\n"
 
 
-def _getpid(server: JobServer, words: list[bytes]) -> bytes:
+def _getpid(server: Serves, words: list[bytes]) -> bytes:
     return b"OK %d\n" % server.pid
 
 
-def _cancel_job(server: JobServer, words: list[bytes]) -> bytes:
+def _cancel_job(server: Serves, words: list[bytes]) -> bytes:
     if not words:
         return _refusal(b"UNKNOWN_COMMAND", b"Unknown+server+command+cancel")
     return _OK if server.cancel(words[0]) else _refusal(b"UNKNOWN_JOB", b"Unknown+job")
 
 
-def _create_function(server: JobServer, words: list[bytes]) -> bytes:
+def _create_function(server: Serves, words: list[bytes]) -> bytes:
     if not words:
         return _refusal(b"INCOMPLETE_ARGS", b"An+incomplete+set+of+arguments+was+sent")
     server.table.function(words[0])
     return _OK
 
 
-def _drop_function(server: JobServer, words: list[bytes]) -> bytes:
+def _drop_function(server: Serves, words: list[bytes]) -> bytes:
     if not words:
         return _refusal(b"INCOMPLETE_ARGS", b"An+incomplete+set+of+arguments+was+sent")
     function = server.table.functions.get(words[0])
@@ -110,7 +131,7 @@ def _drop_function(server: JobServer, words: list[bytes]) -> bytes:
     return _OK
 
 
-def _max_queue(server: JobServer, words: list[bytes]) -> bytes:
+def _max_queue(server: Serves, words: list[bytes]) -> bytes:
     if not words:
         return _refusal(b"INVALID_ARGUMENTS", b"No+function+was+given")
     try:
@@ -124,7 +145,7 @@ def _max_queue(server: JobServer, words: list[bytes]) -> bytes:
     return _OK
 
 
-_COMMANDS: dict[bytes, Callable[[JobServer, list[bytes]], bytes]] = {
+_COMMANDS: dict[bytes, Callable[[Serves, list[bytes]], bytes]] = {
     b"status": _status,
     b"prioritystatus": _priority_status,
     b"workers": _workers,

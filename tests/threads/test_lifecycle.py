@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
-from gearman_pool.transport import lifecycle
+from gearman_pool.threads import lifecycle
 
 from ..faults.support import run_program
 
@@ -20,7 +20,7 @@ class _Living:
 
 _TROUBLE = """
 import os
-from gearman_pool.transport.lifecycle import register
+from gearman_pool.threads.lifecycle import register
 class Living:
     def __init__(self, name):
         self.name = name

@@ -1,14 +1,50 @@
-"""A value that the I/O thread will give to callers who wait, without a lock that both could hold."""
+"""How a caller waits for what another thread will do, without a lock that both could hold.
+
+A waiting caller adds a lock of its own to a list, looks once more, and waits for that lock. Whoever has done what is
+waited for releases the locks on the list. Any thread may be on either side, and one that is interrupted at any moment
+holds up nobody else.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from .transport.io_thread import release_all, wait_for
+__all__ = ["Promise", "release_all", "wait_for"]
 
-__all__ = ["Promise"]
+
+def release_all(waiters: list[threading.Lock] | deque[threading.Lock]) -> None:
+    """Release the locks, and take them off the list; who puts one there meanwhile finds it released or still there."""
+    while True:
+        try:
+            # pop, not a look and then a pop: it is the operation by which both sides order themselves.
+            waiter = waiters.pop()
+        except IndexError:
+            return
+        waiter.release()
+
+
+def wait_for(ready: Callable[[], object], waiters: list[threading.Lock], deadline: float | None) -> bool:
+    """Wait until ``ready()``, looking whenever somebody releases the locks in ``waiters``; return whether it is.
+
+    ``deadline`` is a moment of the monotonic clock; no limit if None.
+    """
+    while not ready():
+        waiter = threading.Lock()
+        waiter.acquire()
+        waiters.append(waiter)
+        if ready():
+            return True
+        remaining = -1 if deadline is None else deadline - monotonic()
+        if (deadline is not None and remaining <= 0) or not waiter.acquire(timeout=remaining):
+            with contextlib.suppress(ValueError):  # it has just been released
+                waiters.remove(waiter)
+            return bool(ready())
+    return True
 
 
 class Promise:

@@ -1,4 +1,4 @@
-"""Fork and the interpreter's exit: who must be told.
+"""Fork and the interpreter's exit: who must be told. And which thread is the main one.
 
 Both hooks are registered when the package is imported, and only the hooks: an exit hook that is registered at import
 runs after all those of the user's program, which may therefore still use a client.
@@ -9,10 +9,15 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import threading
 import weakref
 from typing import Protocol
 
 __all__ = ["Living", "register"]
+
+#: The identifier of the main thread, in which signal handlers raise. In the child of a fork that is the thread that
+#: forked, which alone writes this there. To be read through the module, for each look.
+main_thread: int | None = threading.main_thread().ident
 
 
 class Living(Protocol):
@@ -45,6 +50,8 @@ def _each() -> list[Living]:
 
 
 def _after_fork_in_child() -> None:
+    global main_thread
+    main_thread = threading.get_ident()
     trouble: Exception | None = None
     for living in _each():
         try:

@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ..errors import ProtocolError
-from .client import number
-from .commands import COMMANDS, Command, Sender
-from .packets import (
+from ...errors import ProtocolError
+from ..commands import COMMANDS, Command, Sender
+from ..limits import MAX_CLIENT_ID_BYTES, MAX_COMMAND_LENGTH, MAX_SERVER_TASK_BYTES, MAX_UNIQUE_BYTES
+from ..packets import (
     DEFAULT_MAX_PACKET_SIZE,
     REQ,
     RES,
@@ -34,19 +34,11 @@ from .packets import (
     packet_size,
     split_arguments,
 )
+from ..values import number
 from .queues import Agenda, History, Job, JobState, JobTable, Priority
-from .server_text import MAX_LINE, answer_text
+from .text import answer_text
 
 __all__ = ["JobServer", "Peer"]
-
-#: gearmand keeps 63 bytes of a unique.
-_MAX_UNIQUE = 63
-
-#: gearmand takes a header and all arguments but the payload in 8192 bytes together.
-_MAX_TASK = 8000
-
-#: gearmand cuts longer ones.
-_MAX_CLIENT_ID = 127
 
 #: The least time limit of a task, in milliseconds.
 _MIN_TIMEOUT = 1000
@@ -99,7 +91,7 @@ class Peer:
     def __init__(self, number: int, host: str, max_packet_size: int) -> None:
         self.number = number
         self.host = host
-        self.decoder: Decoder = Decoder(max_packet_size, REQ, _ANSWERED, MAX_LINE, RES)
+        self.decoder: Decoder = Decoder(max_packet_size, REQ, _ANSWERED, MAX_COMMAND_LENGTH, RES)
         self.client_id = b"-"
         #: What it can do, with time limits in seconds; the task that was done last stands last.
         self.abilities: dict[bytes, float | None] = {}
@@ -247,7 +239,11 @@ class JobServer:
 
     def _submit(self, peer: Peer, arguments: list[bytes], command: int) -> None:
         task, unique, *middle, data = arguments
-        if len(unique) > _MAX_UNIQUE or len(task) > _MAX_TASK or any(len(more) > _MAX_TASK for more in middle):
+        if (
+            len(unique) > MAX_UNIQUE_BYTES
+            or len(task) > MAX_SERVER_TASK_BYTES
+            or any(len(more) > MAX_SERVER_TASK_BYTES for more in middle)
+        ):
             self.refuse(peer, b"ARGUMENT_TOO_LARGE", b"An argument is too large")
             return
         when = None
@@ -306,11 +302,11 @@ class JobServer:
     # ---- workers ---------------------------------------------------------------------------------------------------
 
     def _set_client_id(self, peer: Peer, arguments: list[bytes], command: int) -> None:
-        peer.client_id = arguments[0][:_MAX_CLIENT_ID] or b"-"
+        peer.client_id = arguments[0][:MAX_CLIENT_ID_BYTES] or b"-"
 
     def _can_do(self, peer: Peer, arguments: list[bytes], command: int) -> None:
         task = arguments[0]
-        if len(task) > _MAX_TASK:
+        if len(task) > MAX_SERVER_TASK_BYTES:
             self.refuse(peer, b"ARGUMENT_TOO_LARGE", b"An argument is too large")
             return
         limit = None
