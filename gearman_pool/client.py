@@ -25,13 +25,12 @@ from .constants import (
     PRIORITY_LOW,
     PRIORITY_NONE,
 )
-from .dispatch import Dispatcher
 from .encoders import BytesEncoder, NoopEncoder, encode_payload
+from .engine.client.engine import ClientEngine
 from .errors import (
     ConnectionError,  # noqa: A004 - python-gearman's name
     ExceededConnectionAttempts,
     GearmanError,
-    InvalidClientState,
     ServerUnavailable,
 )
 from .events import ClientStats, ServerInfo
@@ -138,14 +137,14 @@ class GearmanClient(PythonGearmanClient):
         self._tasks: dict[Any, bytes] = {}
         self._warned_of_unique = False
         self._connections: dict[ServerAddress, GearmanConnection] = {}
-        self._dispatcher = self._new_dispatcher(addresses)
+        self._engine = self._new_engine(addresses)
         self._closed = False
-        lifecycle.register(self)
+        lifecycle.register(self, GearmanClient._after_fork_in_child, GearmanClient._at_exit)
 
-    def _new_dispatcher(self, addresses: tuple[ServerAddress, ...]) -> Dispatcher:
+    def _new_engine(self, addresses: tuple[ServerAddress, ...]) -> ClientEngine:
         # No reference back to the client: one that nobody refers to any more must go, though its thread still runs.
         connections = self._connections
-        return Dispatcher(
+        return ClientEngine(
             addresses,
             self.options,
             partial(_connection_for, connections, weakref.ref(self)),
@@ -301,7 +300,7 @@ class GearmanClient(PythonGearmanClient):
                 yield result
         finally:
             for future in futures:
-                self._dispatcher.cancel(future, Promise())
+                self._engine.begin_cancel(future, Promise())
 
     def _new_future(
         self,
@@ -318,7 +317,7 @@ class GearmanClient(PythonGearmanClient):
             check_count("max_retries", max_retries, 0)
         given = unique is not None
         if unique is None:
-            unique = self._dispatcher.new_unique()
+            unique = self._engine.new_unique()
         job = self.job_class(None, None, task, unique, data)
         request = self.job_request_class(job, priority, background, max_retries + 1)
         return self._future_of(request, given, True)
@@ -337,7 +336,7 @@ class GearmanClient(PythonGearmanClient):
             key = encode_unique(job.unique)
             if type(job.unique) is bytes:
                 job.unique = key.decode("utf-8", "surrogateescape")
-            if not self._warned_of_unique and len(self._dispatcher.pool.wanted) > 1:
+            if not self._warned_of_unique and len(self._engine.pool.wanted) > 1:
                 self._warn_of_unique()
         if self._decode is not None:
             request._decode = self._decode
@@ -370,7 +369,7 @@ class GearmanClient(PythonGearmanClient):
         if request.max_connection_attempts == 1:
             future._payload = None
         try:
-            self._dispatcher.submit(future, arguments, timeout)
+            self._engine.submit(future, arguments, timeout)
         except BaseException:
             # Refused before it was in line: the request is as it was, and can be submitted again.
             if request.state == JOB_UNKNOWN:
@@ -438,7 +437,7 @@ class GearmanClient(PythonGearmanClient):
 
     def _status_anywhere(self, unique: bytes, timeout: float) -> JobStatus:
         deadline = monotonic() + timeout
-        servers = list(self._dispatcher.pool.wanted.values())
+        servers = list(self._engine.pool.wanted.values())
         queries = [self._ask_status(server, None, unique, timeout) for server in servers]
         answers: list[JobStatus] = []
         for query in queries:
@@ -448,7 +447,7 @@ class GearmanClient(PythonGearmanClient):
             if status.known:
                 return status
         if not answers:
-            raise self._dispatcher.pool.unavailable("no server answered")
+            raise self._engine.pool.unavailable("no server answered")
         return answers[0]
 
     def _ask_status(
@@ -464,22 +463,22 @@ class GearmanClient(PythonGearmanClient):
         if unique and (handle is None or unique not in _DASH):
             unique = encode_unique(unique)
             packet = pack(Command.GET_STATUS_UNIQUE, unique)
-            self._dispatcher.ask(server, packet, Command.STATUS_RES_UNIQUE, query, timeout)
+            self._engine.ask(server, packet, Command.STATUS_RES_UNIQUE, query, timeout)
         else:
             wire_handle = encode_name(handle, "the handle", MAX_HANDLE_BYTES)
             if not wire_handle:
                 raise ValueError("the handle is empty")
-            self._dispatcher.ask(server, pack(Command.GET_STATUS, wire_handle), Command.STATUS_RES, query, timeout)
+            self._engine.ask(server, pack(Command.GET_STATUS, wire_handle), Command.STATUS_RES, query, timeout)
         return query
 
     def _server(self, address: str) -> Server:
-        server = self._dispatcher.pool.wanted.get(address)
+        server = self._engine.pool.wanted.get(address)
         if server is not None:
             return server
         raise self._no_such_server(address)
 
     def _no_such_server(self, address: str) -> ValueError:
-        known = ", ".join(list(self._dispatcher.pool.wanted)) or "none"
+        known = ", ".join(list(self._engine.pool.wanted)) or "none"
         return ValueError(f"{address} is not a server of this client (it has: {known}); add_server() takes it in")
 
     def ping(self, timeout: float | None = None) -> dict[str, float | None]:
@@ -494,7 +493,7 @@ class GearmanClient(PythonGearmanClient):
         """
         timeout = self.options.health_check_timeout if timeout is None else timeout
         deadline = monotonic() + timeout
-        queries = [(server.name, self._ping(server, timeout)) for server in list(self._dispatcher.pool.wanted.values())]
+        queries = [(server.name, self._ping(server, timeout)) for server in list(self._engine.pool.wanted.values())]
         answers: dict[str, float | None] = {}
         for address, promise in queries:
             answers[address] = None
@@ -504,7 +503,7 @@ class GearmanClient(PythonGearmanClient):
 
     def _ping(self, server: Server, timeout: float) -> Promise:
         query = PingQuery()
-        self._dispatcher.ask(server, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
+        self._engine.ask(server, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
         return query.promise
 
     def servers(self) -> tuple[ServerInfo, ...]:
@@ -514,7 +513,7 @@ class GearmanClient(PythonGearmanClient):
 
             down = [server.address for server in client.servers() if server.state == "DOWN"]
         """
-        return self._dispatcher.pool.infos()
+        return self._engine.pool.infos()
 
     def stats(self) -> ClientStats:
         """Return counters since the start, and what is in flight now.
@@ -523,7 +522,7 @@ class GearmanClient(PythonGearmanClient):
 
             print(client.stats().in_flight, "in flight,", client.stats().jobs_completed, "complete")
         """
-        return self._dispatcher.stats()
+        return self._engine.stats()
 
     # ---- the pool --------------------------------------------------------------------------------------------------
 
@@ -540,7 +539,7 @@ class GearmanClient(PythonGearmanClient):
         address = parse_server(server)
         if self.options.ssl_context is not None:
             address = address.with_ssl(self.options.ssl_context)
-        self._dispatcher.pool.add(address)
+        self._engine.pool.add(address)
 
     def remove_server(self, server: Any, drain: bool = True) -> None:
         """Take a server out: it gets no more jobs from this client.
@@ -557,7 +556,7 @@ class GearmanClient(PythonGearmanClient):
             client.remove_server("10.0.0.3:4730", drain=True)
         """
         address = str(parse_server(server))
-        if not self._dispatcher.pool.remove(address, drain):
+        if not self._engine.pool.remove(address, drain):
             raise self._no_such_server(address)
 
     def close(self, timeout: float = 5.0) -> None:
@@ -574,7 +573,7 @@ class GearmanClient(PythonGearmanClient):
         """
         check_timeout("timeout", timeout, zero=True)
         self._closed = True
-        self._dispatcher.close(timeout)
+        self._engine.close(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -583,62 +582,37 @@ class GearmanClient(PythonGearmanClient):
         self.close()
 
     def __del__(self) -> None:
-        if not self._closed and self._dispatcher.io.started:
+        if not self._closed and self._engine.io.started:
             text = f"{self!r} was not closed"
             self._closed = True
-            self._dispatcher.abandon()
+            self._engine.abandon()
             # Last, because a filter may make an exception of it.
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         name = f" {self.options.name!r}" if self.options.name else ""
-        servers = ", ".join(f"{server.address} {server.state}" for server in self._dispatcher.pool.infos())
+        servers = ", ".join(f"{server.address} {server.state}" for server in self._engine.pool.infos())
         state = "closed, " if self._closed else ""
-        return f"<{type(self).__name__}{name} [{servers}] {state}{self._dispatcher.pool.in_flight()} in flight>"
+        return f"<{type(self).__name__}{name} [{servers}] {state}{self._engine.pool.in_flight()} in flight>"
 
-    # ---- for the engine --------------------------------------------------------------------------------------------
+    # ---- fork and exit ---------------------------------------------------------------------------------------------
 
-    def cancel(self, future: JobFuture) -> bool:
-        """Withdraw a job: see `JobFuture.cancel`, which is what to call."""
-        promise = Promise()
-        self._dispatcher.cancel(future, promise)
-        if _in_event_loop():
-            return False
-        try:
-            return bool(promise.wait(self.options.health_check_timeout))
-        except TimeoutError:
-            return False
-
-    def before_waiting(self, future: JobFuture) -> None:
-        """Raise if called on the I/O thread, which would wait for itself; end a copy of the parent's job.
-
-        Raises:
-            InvalidClientState: it is.
-        """
-        owner = future._dispatcher
-        if owner is not self._dispatcher and isinstance(owner, Dispatcher):
-            # It was in the I/O thread's hands at the moment of the fork, in none of the places that are looked at then.
-            owner.end_copy(future)
-            return
-        if self._dispatcher.io.is_current():
-            raise InvalidClientState("the I/O thread must not wait for a result: that result could never come")
-
-    def after_fork_in_child(self) -> None:
+    def _after_fork_in_child(self) -> None:
         """In the child of a fork: leave the parent's half behind, and start anew with the next use."""
-        old = self._dispatcher
+        old = self._engine
         addresses = tuple(server.address for server in old.pool.wanted.values())
         try:
             old.after_fork_in_child()
         finally:
-            self._dispatcher = self._new_dispatcher(addresses)
+            self._engine = self._new_engine(addresses)
             if self._closed:
-                self._dispatcher.refusing = "the client is closed; make a new one"
+                self._engine.refusing = "the client is closed; make a new one"
 
-    def at_exit(self) -> None:
+    def _at_exit(self) -> None:
         """At the interpreter's end: send what is queued, so that background jobs are not lost."""
         if not self._closed:
             self._closed = True
-            self._dispatcher.close_at_exit()
+            self._engine.close_at_exit()
 
 
 class StatusQuery(Query):
@@ -725,12 +699,3 @@ def _epoch(at: datetime | float) -> bytes:
         # gearmand never answers a number beyond 64 bits, and a reply that never comes spoils the connection.
         raise ValueError(f"at= is {at!r}; it must be seconds since the epoch, from 0 on")
     return str(math.ceil(at)).encode()
-
-
-def _in_event_loop() -> bool:
-    import sys
-
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return False
-    return asyncio._get_running_loop() is not None

@@ -90,7 +90,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         "_condition",
         "_connection",
         "_decoded",
-        "_dispatcher",
+        "_engine",
         "_ended",
         "_exception",
         "_heard",
@@ -116,7 +116,7 @@ class JobFuture(concurrent.futures.Future[Any]):
     def __init__(
         self,
         request: GearmanJobRequest,
-        client: Dispatching,
+        client: object,
         command: Command,
         task: bytes,
         payload: bytes,
@@ -136,9 +136,10 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._timer: Any = None
         self._blocked: list[threading.Lock] = []
         self.request: GearmanJobRequest = request
-        self._client: Dispatching | None = client
-        # Which process's half of the client has it; a fork leaves that half behind.
-        self._dispatcher: object = None
+        # A client that nobody else refers to stays until its jobs are done.
+        self._client: object = client
+        # Which process's half of the client has it, from the moment it is submitted; a fork leaves that half behind.
+        self._engine: Dispatching | None = None
         self._command = command
         self._task = task
         self._payload: bytes | None = payload
@@ -295,9 +296,9 @@ class JobFuture(concurrent.futures.Future[Any]):
             if not future.cancel():
                 print("a worker has it already")
         """
-        client = self._client
-        if self._state in _OPEN and client is not None:
-            return client.cancel(self)
+        engine = self._engine
+        if self._state in _OPEN and engine is not None:
+            return engine.cancel(self)
         return self._state == CANCELLED
 
     def updates(self, timeout: float | None = None) -> Iterator[JobUpdate]:
@@ -343,9 +344,9 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def _wait(self, timeout: float | None) -> None:
         """Wait until the job is done."""
-        client = self._client
-        if client is not None:
-            client.before_waiting(self)
+        engine = self._engine
+        if engine is not None:
+            engine.before_waiting(self)
         blocked = self._blocked
         deadline = None if timeout is None else monotonic() + timeout
         while self._state in _OPEN:
@@ -364,9 +365,9 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def _watch(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until ``condition`` holds, looking whenever something happens to the job; return whether it does."""
-        client = self._client
-        if client is not None:
-            client.before_waiting(self)
+        engine = self._engine
+        if engine is not None:
+            engine.before_waiting(self)
         deadline = None if timeout is None else monotonic() + timeout
         # One list for all who watch, though several may be the first.
         return wait_for(condition, self.__dict__.setdefault("_watchers", []), deadline)
@@ -509,7 +510,7 @@ class JobFuture(concurrent.futures.Future[Any]):
 
 
 class Dispatching(Protocol):
-    """What a future asks of its client."""
+    """What a future asks of its engine."""
 
     def cancel(self, future: JobFuture) -> bool:
         """Try to cancel the job; return whether that was done."""

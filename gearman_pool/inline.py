@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .announcer import Announcer
 from .client import GearmanClient
-from .dispatch import Dispatcher
+from .engine.announcer import Announcer
+from .engine.client.engine import ClientEngine
+from .engine.worker.engine import Assignment, Slot
 from .errors import ClientClosed, InvalidWorkerState, JobFailed, JobTimeout
 from .events import Counters, ServerInfo
 from .future import JobFuture
@@ -31,7 +32,6 @@ from .settings.addresses import ServerAddress, parse_server
 from .threads.callbacks import CallbackThreads
 from .transport.pool import Query, Server, ServerState
 from .worker import GearmanWorker
-from .worker_engine import Assignment, Slot
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -183,7 +183,7 @@ class _WorkerEngine:
             with self._count_lock:
                 self._counts[outcome] += 1
             dispatcher, future = self._futures[assignment]
-            dispatcher.end(future, command, arguments)
+            dispatcher.end_job(future, command, arguments)
         return None
 
     def fence(self, query: Query, connections: list[Any]) -> None:
@@ -212,7 +212,7 @@ class _WorkerEngine:
     unregister = set_client_id = register
 
 
-class _Dispatcher(Dispatcher):
+class _Dispatcher(ClientEngine):
     """Runs jobs in place of sending them. No thread, no socket: what is the I/O thread's elsewhere is the caller's."""
 
     worker: GearmanWorker
@@ -241,7 +241,7 @@ class _Dispatcher(Dispatcher):
             known = ", ".join(sorted(self.worker.worker_abilities)) or "none"
             name = task.decode("utf-8", "replace")
             raise LookupError(f"no task {name!r} is registered with this EagerClient; there are: {known}")
-        future._dispatcher = self
+        future._engine = self
         started = future._started = self.io.clock()
         request = future.request
         request._move("PENDING")
@@ -275,7 +275,7 @@ class _Dispatcher(Dispatcher):
         value: Any = (number(arguments[0]), number(arguments[1])) if kind == STATUS else arguments[0]
         self._updated(assignment.connection, future, kind, value)
 
-    def end(self, future: JobFuture, command: Command, arguments: tuple[bytes, ...]) -> None:
+    def end_job(self, future: JobFuture, command: Command, arguments: tuple[bytes, ...]) -> None:
         """A job is done."""
         if future.request.background:
             return
@@ -378,17 +378,17 @@ class EagerClient(GearmanClient):
     ) -> None:
         super().__init__(_NOWHERE if host_list is None else host_list, **options)
         if worker is None:
-            servers = [server.address for server in self._dispatcher.pool.servers]
+            servers = [server.address for server in self._engine.pool.servers]
             worker = GearmanWorker(servers, data_encoder=self.data_encoder, prefix=self.options.prefix)
         #: The worker whose tasks are run.
         self.worker = worker
         #: All jobs since the start or the last `clear`, oldest first.
         self.submitted: list[SubmittedJob] = []
-        dispatcher = self._dispatcher
+        dispatcher = self._engine
         assert isinstance(dispatcher, _Dispatcher)
         dispatcher.begin(worker)
 
-    def _new_dispatcher(self, addresses: tuple[ServerAddress, ...]) -> Dispatcher:
+    def _new_engine(self, addresses: tuple[ServerAddress, ...]) -> ClientEngine:
         found = self._connection
         return _Dispatcher(addresses, self.options, found, self._decode, self.random_unique_bytes)
 
@@ -442,7 +442,7 @@ class EagerClient(GearmanClient):
     def add_server(self, server: Any) -> None:
         """Seem to talk with one more server."""
         address = parse_server(server)
-        pool = self._dispatcher.pool
+        pool = self._engine.pool
         if all(other.address != address for other in pool.servers):
             added = Server(address)
             _bring_up(added)
@@ -456,7 +456,7 @@ class EagerClient(GearmanClient):
             ValueError: there is no such server, or it is the last one.
         """
         address = parse_server(server)
-        pool = self._dispatcher.pool
+        pool = self._engine.pool
         left = tuple(other for other in pool.servers if other.address != address)
         if not left or len(left) == len(pool.servers):
             raise ValueError(f"{address} cannot be removed: it is not one of the servers, or it is the last one")

@@ -31,7 +31,7 @@ from .settings.addresses import ServerAddress, parse_server
 if TYPE_CHECKING:
     import logging
 
-    from .dispatch import Dispatcher
+    from .engine.client.engine import ClientEngine
     from .future import JobFuture
     from .settings.client_options import ClientOptions
     from .transport.pool import Server
@@ -48,7 +48,7 @@ class PythonGearmanClient(GearmanConnectionManager):
     if TYPE_CHECKING:
         log: logging.Logger
         options: ClientOptions
-        _dispatcher: Dispatcher
+        _engine: ClientEngine
         _connections: dict[ServerAddress, GearmanConnection]
 
         def _future_of(self, request: GearmanJobRequest, unique_given: bool, recover: bool) -> JobFuture: ...
@@ -356,11 +356,11 @@ class PythonGearmanClient(GearmanConnectionManager):
         key = unique.encode("utf-8", "surrogateescape") if isinstance(unique, str) else unique
         query = WhoAnswers()
         timeout = self.options.submit_timeout
-        self._dispatcher.ask(key, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
+        self._engine.ask(key, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
         try:
             address = query.promise.wait(timeout)
         except (ConnectionLost, TimeoutError) as error:
-            raise self._dispatcher.pool.unavailable("no server answered") from error
+            raise self._engine.pool.unavailable("no server answered") from error
         return self._connection(address)
 
     def _request_of(self, job: dict[str, Any], background: bool, max_retries: int) -> GearmanJobRequest:
@@ -373,7 +373,7 @@ class PythonGearmanClient(GearmanConnectionManager):
         if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
             raise ValueError(f"max_retries is {max_retries!r}; it must be a whole number of 0 or more")
         unique = job.get("unique")
-        gearman_job = self.job_class(None, None, job["task"], unique or self._dispatcher.new_unique(), job["data"])
+        gearman_job = self.job_class(None, None, job["task"], unique or self._engine.new_unique(), job["data"])
         request = self.job_request_class(gearman_job, job.get("priority"), background, max_retries + 1)
         request._unique_given = bool(unique)
         return request
@@ -487,7 +487,7 @@ class PythonGearmanClient(GearmanConnectionManager):
     def _unreachable(self, request: GearmanJobRequest, error: Exception) -> ServerUnavailable:
         """Return one error for both: the pool's time limit for the question ends as that for the answer does."""
         address = str(request.job.connection.address)
-        why = self._dispatcher.pool.unavailable().servers.get(address, str(error))
+        why = self._engine.pool.unavailable().servers.get(address, str(error))
         unavailable = ServerUnavailable(
             f"{address} could not be reached in time: {why}", servers={address: why}, server=address
         )
@@ -502,7 +502,7 @@ class PythonGearmanClient(GearmanConnectionManager):
         return [self._connection(server.address) for server in self._pool_servers()]
 
     def _pool_servers(self) -> list[Server]:
-        return list(self._dispatcher.pool.wanted.values())
+        return list(self._engine.pool.wanted.values())
 
     def _connection(self, address: ServerAddress) -> GearmanConnection:
         found = self._connections.get(address)
@@ -541,7 +541,7 @@ class PythonGearmanClient(GearmanConnectionManager):
         try:
             self._ping(self._server(address), timeout).wait(timeout)
         except (ConnectionLost, TimeoutError) as error:
-            raise self._dispatcher.pool.unavailable(f"{address} does not answer") from error
+            raise self._engine.pool.unavailable(f"{address} does not answer") from error
         return current_connection
 
     def poll_connections_until_stopped(
@@ -573,12 +573,12 @@ class PythonGearmanClient(GearmanConnectionManager):
             if connection not in known:
                 raise ValueError(f"{connection!r} is not one of this client's connections")
         deadline = _deadline(timeout, None)
-        self._dispatcher.start()
+        self._engine.start()
         any_activity = False
         activity = False
         while True:
             # Asked for before the callback looks, so that nothing that comes in between is missed.
-            waiter = self._dispatcher.expect_activity()
+            waiter = self._engine.expect_activity()
             try:
                 if not callback_fxn(activity):
                     return any_activity
@@ -587,7 +587,7 @@ class PythonGearmanClient(GearmanConnectionManager):
                     return any_activity
                 activity = waiter.acquire(timeout=-1 if remaining is None else remaining)
             finally:
-                self._dispatcher.ignore_activity(waiter)
+                self._engine.ignore_activity(waiter)
             any_activity = any_activity or activity
 
     def shutdown(self) -> None:
@@ -613,7 +613,7 @@ def _requests(job_requests: Iterable[GearmanJobRequest]) -> list[GearmanJobReque
 def _is_ready(request: GearmanJobRequest) -> bool:
     """Whether a request has been checked and encoded, and not sent."""
     future = request._future
-    return future is not None and future._dispatcher is None
+    return future is not None and future._engine is None
 
 
 def _is_decided(request: GearmanJobRequest, future: JobFuture) -> bool:

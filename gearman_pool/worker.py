@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from .connection import GearmanConnection
 from .connection_manager import GearmanConnectionManager
 from .encoders import BytesEncoder
+from .engine.worker.engine import Ability, Assignment, WorkerEngine
+from .engine.worker.stop_signals import StopSignals
 from .errors import (
     ConnectionError,  # noqa: A004 - python-gearman's name
     ForkedProcess,
@@ -34,9 +36,7 @@ from .threads import lifecycle
 from .threads.waiting import Promise
 from .transport.connection import Connection
 from .transport.pool import Query
-from .worker_engine import Ability, Assignment, WorkerEngine
 from .worker_job import GearmanWorkerJob, encode_result, takes_worker, whole_number
-from .worker_signals import StopSignals
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -165,7 +165,7 @@ class GearmanWorker(PythonGearmanWorker):
         self._local = threading.local()
         # A result and the next question for a job leave in one write, unless a hook is to run between the two.
         self._bundles = all(getattr(type(self), hook) is getattr(GearmanWorker, hook) for hook in _HOOKS)
-        lifecycle.register(self)
+        lifecycle.register(self, GearmanWorker._after_fork_in_child, GearmanWorker._at_exit)
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -928,7 +928,7 @@ class GearmanWorker(PythonGearmanWorker):
 
     # ---- fork and exit ---------------------------------------------------------------------------------------------
 
-    def after_fork_in_child(self) -> None:
+    def _after_fork_in_child(self) -> None:
         """In the child of a fork: leave the parent's connections and jobs behind."""
         if self._signals is not None:
             self._signals.after_fork_in_child()
@@ -938,7 +938,7 @@ class GearmanWorker(PythonGearmanWorker):
         self._lock = threading.Lock()
         self.ready = threading.Event()
 
-    def at_exit(self) -> None:
+    def _at_exit(self) -> None:
         """At the interpreter's end: leave; what is held goes to other workers."""
         engine = self._engine
         if engine is not None:

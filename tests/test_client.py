@@ -380,9 +380,9 @@ def test_close_while_it_connects_is_no_failure_to_connect(caplog):
 
 
 def test_uniques_need_no_lock_of_the_interpreters(monkeypatch, client):
-    monkeypatch.setattr("gearman_pool.dispatch.HAS_GIL", False)
-    monkeypatch.setattr(client._dispatcher, "_unique_numbers", iter(()))
-    uniques = {client._dispatcher.new_unique() for _ in range(100)}
+    monkeypatch.setattr("gearman_pool.engine.client.engine.HAS_GIL", False)
+    monkeypatch.setattr(client._engine, "_unique_numbers", iter(()))
+    uniques = {client._engine.new_unique() for _ in range(100)}
     assert {len(unique) for unique in uniques} == {32}
     assert len(uniques) == 100
 
@@ -480,7 +480,7 @@ def test_result_on_the_io_thread_raises(client):
             errors.append(error)
         done.set()
 
-    client._dispatcher.io.post(ask)
+    client._engine.io.post(ask)
     assert done.wait(5)
     assert errors
     assert future.cancel()
@@ -615,7 +615,7 @@ def test_illegal_move_of_a_job_raises():
 
 
 def test_unexpected_error_in_the_io_thread_ends_the_job_and_not_the_client(client, echo_worker, monkeypatch, caplog):
-    dispatcher = client._dispatcher
+    dispatcher = client._engine
     client.ping()
 
     def broken(future, payload):
@@ -674,5 +674,5 @@ def test_timeout_and_cancel_of_accepted_jobs_name_the_server(gearmand):
 
 def test_short_uniques_of_two_clients_differ():
     clients = [GearmanClient(["127.0.0.1:1"], random_unique_bytes=8) for _ in range(50)]
-    starts = {client._dispatcher.new_unique()[-12:] for client in clients}
+    starts = {client._engine.new_unique()[-12:] for client in clients}
     assert len(starts) == 50

@@ -714,4 +714,4 @@ def test_polling_again_and_again_leaves_nothing_behind(client):
     for go_on in (stop, lambda any_activity: True):
         for _ in range(20):
             client.poll_connections_until_stopped(client.connection_list, go_on, timeout=0.001)
-    assert len(client._dispatcher._activity) == 0
+    assert len(client._engine._activity) == 0

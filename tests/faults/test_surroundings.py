@@ -241,7 +241,7 @@ def test_unexpected_error_in_the_clients_loop_fails_what_is_in_flight_and_the_lo
         wait_up(client)
         pending = [client.submit("nobody") for _ in range(100)]
         wait_accepted(*pending)
-        client._dispatcher.io.post(lambda: 1 / 0)
+        client._engine.io.post(lambda: 1 / 0)
         for future in pending:
             error = future.exception(10)
             assert isinstance(error, GearmanError)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-_DISPATCH = "gearman_pool/dispatch.py"
+_ENGINE = "gearman_pool/engine/client/engine.py"
 _FUTURE = "gearman_pool/future.py"
 _CALLBACKS = "gearman_pool/threads/callbacks.py"
 _IO_THREAD = "gearman_pool/threads/waiting.py"
 _SESSION = "gearman_pool/protocol/client.py"
 
 _PROMISE = "gearman_pool/threads/waiting.py"
-_ANNOUNCER = "gearman_pool/announcer.py"
+_ANNOUNCER = "gearman_pool/engine/announcer.py"
 _CLIENT = "gearman_pool/client.py"
 
 _ABANDONED = "tests/faults/test_abandoned_jobs.py"
@@ -36,7 +36,7 @@ _KINDS = ("gearmand", "embedded")
 MUTATIONS = [
     Mutation(
         name="finished-jobs-timer-is-not-cancelled",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="            future._timer.cancel()\n",
         new="",
         tests=(f"{_ABANDONED}::test_finished_job_is_not_kept_until_its_timeout",),
@@ -44,7 +44,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="entry-in-both-lists-is-handled-twice",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="            if id(token) in seen:\n                continue\n",
         new="",
         tests=(f"{_CONNECTION}::test_job_whose_sender_was_struck_between_both_lists_is_sent_again_once",),
@@ -52,7 +52,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-that-comes-after-the-loops-end-is-left",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="""        if self.io.ended:
             # It ended between the look above and now; nobody else will see this one.
             self._on_stop()
@@ -66,7 +66,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="every-stuck-future-costs-the-loop-its-patience",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        patience = PATIENCE if io.now >= self._impatient_until else 0.0\n",
         new="        patience = PATIENCE\n",
         tests=(f"{_WAITING}::test_loop_waits_for_one_of_the_locks_that_were_left_taken_and_not_for_each",),
@@ -74,7 +74,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="cancel-overlooks-who-shares-the-handle",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        elif connection.session.shares(handle):  # type: ignore[attr-defined]\n",
         new="        elif False:\n",
         tests=tuple(
@@ -85,7 +85,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="cancel-overlooks-other-clients",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="            if number(value[5]) > 1:\n",
         new="            if False:\n",
         tests=tuple(
@@ -96,7 +96,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="silent-job-is-asked-after-a-sweep-too-early",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="if self._sweep - future._heard > 1]",
         new="if self._sweep - future._heard > 0]",
         tests=(f"{_ABANDONED}::test_job_is_asked_after_when_it_has_been_silent_for_lost_job_check_and_not_before",),
@@ -157,12 +157,12 @@ MUTATIONS = [
     ),
     Mutation(
         name="question-after-a-job-that-is-lost-counts-as-answered",
-        file=_DISPATCH,
-        old='        self._dispatcher.job_checked(connection, self._future, value[1] == b"1")\n',
-        new="""        self._dispatcher.job_checked(connection, self._future, value[1] == b"1")
+        file=_ENGINE,
+        old='        self._engine.job_checked(connection, self._future, value[1] == b"1")\n',
+        new="""        self._engine.job_checked(connection, self._future, value[1] == b"1")
 
     def lost(self, error: GearmanError) -> None:
-        self._dispatcher.job_checked(self._future._connection, self._future, False)
+        self._engine.job_checked(self._future._connection, self._future, False)
 """,
         tests=(f"{_FROZEN}::test_job_that_was_sent_again_is_not_failed_by_what_its_former_connection_was_asked",),
         breaks="A job with attempts left fails with its connection if it was just being asked after.",
@@ -170,7 +170,7 @@ MUTATIONS = [
     # ---- what is sent again ----------------------------------------------------------------------------------------
     Mutation(
         name="foreground-job-is-sent-again-with-its-unique",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        if not future._unique_given and not request.background:\n",
         new="        if False:\n",
         tests=(
@@ -181,7 +181,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="background-job-is-sent-again-with-another-unique",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        if not future._unique_given and not request.background:\n",
         new="        if not future._unique_given:\n",
         tests=(
@@ -192,7 +192,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-is-sent-again-once-too-often",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="request.connection_attempts < request.max_connection_attempts",
         new="request.connection_attempts <= request.max_connection_attempts",
         tests=(f"{_RETRIES}::test_background_job_without_attempts_left_says_that_it_may_have_been_sent_and_it_has",),
@@ -200,7 +200,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-that-was-not-sent-costs-an-attempt",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="                self._reroute(entry, token)\n",
         new="                self._lost(connection, token, error)\n",
         tests=(f"{_KILLED}::test_unsent_jobs_of_a_dead_server_cost_no_attempt_and_run_elsewhere",),
@@ -209,7 +209,7 @@ MUTATIONS = [
     # ---- maybe_sent ------------------------------------------------------------------------------------------------
     Mutation(
         name="timed-out-job-says-the-reverse-of-maybe-sent",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="JobTimeout(text, maybe_sent=not unsent, retryable=unsent)",
         new="JobTimeout(text, maybe_sent=unsent, retryable=not unsent)",
         tests=(
@@ -220,7 +220,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="lost-job-says-it-was-not-sent",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="    lost = ConnectionLost(text, server=connection.server.name, maybe_sent=True, retryable=True)\n",
         new="    lost = ConnectionLost(text, server=connection.server.name, maybe_sent=False, retryable=True)\n",
         tests=(f"{_KILLED}::test_jobs_of_the_dead_server_alone_raise_connection_lost_without_retries",),
@@ -228,7 +228,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-that-found-no-server-says-the-reverse-of-maybe-sent",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="                mine.maybe_sent = token.request.connection_attempts > 0\n",
         new="                mine.maybe_sent = token.request.connection_attempts == 0\n",
         tests=(f"{_RETURNING}::test_job_that_was_lost_and_finds_no_server_ends_too",),
@@ -236,7 +236,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="cancelled-job-says-the-reverse-of-maybe-sent",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        maybe_sent = future.request.connection_attempts > 0\n",
         new="        maybe_sent = future.request.connection_attempts == 0\n",
         tests=(
@@ -247,7 +247,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-that-close-fails-says-it-was-not-sent",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="            self._fail(future, ClientClosed(str(error), maybe_sent=True))\n",
         new="            self._fail(future, ClientClosed(str(error), maybe_sent=False))\n",
         tests=(f"{_CLOSING}::test_close_fails_what_is_left_at_its_timeout",),
@@ -312,7 +312,7 @@ MUTATIONS = [
     # ---- closing and forking ---------------------------------------------------------------------------------------
     Mutation(
         name="close-does-not-wait-for-jobs-in-flight",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        return not self.pool.busy()\n",
         new="        return True\n",
         tests=(
@@ -323,7 +323,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="close-waits-longer-than-it-may",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="            self.io.call_later(timeout, self.io.stop)\n",
         new="",
         tests=(f"{_CLOSING}::test_close_fails_what_is_left_at_its_timeout",),
@@ -331,7 +331,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="exit-waits-for-results",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        return not self.pool.busy(accepted=False)\n",
         new="        return not self.pool.busy()\n",
         tests=(f"{_CLOSING}::test_interpreters_exit_is_quick_and_sends_what_is_queued",),
@@ -339,32 +339,32 @@ MUTATIONS = [
     ),
     Mutation(
         name="parents-jobs-are-not-ended-in-the-child",
-        file=_DISPATCH,
-        old="                if isinstance(token, JobFuture):\n                    self.end_copy(token)\n",
-        new="                if isinstance(token, JobFuture):\n                    pass\n",
+        file=_ENGINE,
+        old="        if isinstance(token, JobFuture):\n            self.end_copy(token)\n",
+        new="        if isinstance(token, JobFuture):\n            pass\n",
         tests=(f"{_FORKING}::test_copies_of_accepted_jobs_are_done_for_the_standard_librarys_functions_too",),
         breaks="In the child of a fork the parent's jobs are never done.",
     ),
     Mutation(
         name="child-waits-for-a-job-of-the-parents-that-was-on-its-way",
-        file=_CLIENT,
-        old="            owner.end_copy(future)\n            return\n",
-        new="            return\n",
+        file=_ENGINE,
+        old="            self.end_copy(future)\n        elif",
+        new="            return\n        elif",
         tests=(f"{_FORKING}::test_copy_of_a_job_that_the_io_thread_had_in_hand_ends_when_it_is_waited_for",),
         breaks="result() in the child of a fork hangs, if the job was in the I/O thread's hands at that moment.",
     ),
     Mutation(
         name="uniques-are-not-renewed-when-the-thread-starts",
-        file=_DISPATCH,
-        old="            self._renew_uniques()\n            self.io.ensure_running()\n",
-        new="            self.io.ensure_running()\n",
+        file=_ENGINE,
+        old="            self._renew_uniques()\n            super().start()\n",
+        new="            super().start()\n",
         tests=(f"{_FORKING}::test_a_fork_that_python_is_not_told_of_does_not_mix_the_jobs_of_both_processes[pinged]",),
         breaks="Two processes that uWSGI has forked get each other's results.",
     ),
     # ---- callbacks -------------------------------------------------------------------------------------------------
     Mutation(
         name="callbacks-run-on-the-io-thread",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="                self.callbacks.submit(call)\n",
         new="                call()\n",
         tests=(
@@ -375,7 +375,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="who-waits-is-told-behind-callbacks",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="            self.notices.submit(partial(future._tell_waiters, waiters, LOST_LOCK))\n",
         new="            self.callbacks.submit(partial(future._tell_waiters, waiters, LOST_LOCK))\n",
         tests=(f"{_WAITING}::test_wait_as_completed_and_await_do_not_depend_on_callbacks_that_block",),
@@ -439,7 +439,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-that-has-ended-is-ended-again",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="            return\n        future._ended = True\n",
         new="            pass\n        future._ended = True\n",
         tests=(f"{_ABANDONED}::test_job_that_is_refused_after_its_timeout_has_one_outcome",),
@@ -447,7 +447,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="stuck-future-keeps-its-lock",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="            future._replace_guard()\n            future._resolve(outcome, result, error, 0)\n",
         new="            future._resolve(outcome, result, error, 0)\n",
         tests=(
@@ -458,7 +458,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="jobs-of-events-that-broke-are-left",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="                if isinstance(token, JobFuture):\n                    self._end_broken(token, broken)\n",
         new="                if isinstance(token, JobFuture):\n                    pass\n",
         tests=(f"{_BASICS}::test_unexpected_error_in_the_io_thread_ends_the_job_and_not_the_client",),
@@ -466,16 +466,16 @@ MUTATIONS = [
     ),
     Mutation(
         name="result-may-be-waited-for-on-the-io-thread",
-        file=_CLIENT,
-        old="        if self._dispatcher.io.is_current():\n",
-        new="        if False:\n",
+        file=_ENGINE,
+        old="        elif self.io.is_current():\n",
+        new="        elif False:\n",
         tests=(f"{_BASICS}::test_result_on_the_io_thread_raises",),
         breaks="A policy or an encoder that waits for a result stops all jobs for ever, without a word.",
     ),
     Mutation(
         name="map-leaves-its-jobs",
         file=_CLIENT,
-        old="                self._dispatcher.cancel(future, Promise())\n",
+        old="                self._engine.begin_cancel(future, Promise())\n",
         new="                pass\n",
         tests=(
             f"{_BASICS}::test_map_that_nobody_iterates_withdraws_its_jobs",
@@ -493,7 +493,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="cancel-of-a-job-that-waits-asks-the-server",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        elif self.pool.withdraw(future):\n            future.request.connection_attempts -= 1\n",
         new="        elif False:\n            future.request.connection_attempts -= 1\n",
         tests=(f"{_BASICS}::test_job_that_waits_for_a_server_is_withdrawn_without_one",),
@@ -501,7 +501,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="cancelled-job-that-completes-is-taken-for-dropped",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old='        elif future._ended or handle is None or value[1] != b"1" or value[2] == b"1":\n',
         new='        elif future._ended or handle is None or value[1] != b"1":\n',
         tests=(
@@ -512,7 +512,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-without-a-word-is-not-asked-after",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        if known or future._ended:\n            return\n",
         new="        return\n",
         tests=tuple(

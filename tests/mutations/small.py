@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-SIGNALS = "gearman_pool/worker_signals.py"
+SIGNALS = "gearman_pool/engine/worker/stop_signals.py"
 DESCRIPTORS = "tests/faults/test_fork.py::test_child_keeps_no_descriptor_of_the_parents"
 PYTHON_GEARMAN = "tests/test_python_gearman.py"
 
@@ -39,7 +39,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="request-stays-bound-when-it-is-lost",
-        file="gearman_pool/dispatch.py",
+        file="gearman_pool/engine/client/engine.py",
         old="the request again at once.\n        request._future = None\n",
         new="the request again at once.\n",
         tests=(

@@ -52,13 +52,8 @@ MODULES = (
     "protocol",
 )
 
-#: Public by name alone: the library calls them, and `JobFuture.cancel` is what to call in place of the client's.
+#: Public by name alone: the library calls them.
 OUR_OWN = {
-    "after_fork_in_child",
-    "at_exit",
-    "before_waiting",
-    "GearmanClient.cancel",
-    "EagerClient.cancel",
     "GearmanConnection.of",
     "JobFuture.__init__",
     "set_result",

@@ -45,7 +45,7 @@ def test_server_that_accepts_and_says_nothing_never_counts_as_up(gearmand):
 def test_job_does_not_overtake_one_that_the_io_thread_is_about_to_send(gearmand):
     with GearmanClient([gearmand.address]) as client:
         client.ping()
-        pool = client._dispatcher.pool
+        pool = client._engine.pool
         park, parking, second = pool.park, threading.Event(), threading.Event()
 
         def slow_park(*arguments: object) -> None:
@@ -68,7 +68,7 @@ def test_job_does_not_overtake_one_that_the_io_thread_is_about_to_send(gearmand)
 def test_threads_that_look_at_the_same_arrival_leave_none_behind():
     """When the loop has ended, each late caller ends what has arrived."""
     with GearmanClient(["127.0.0.1:1"]) as client:
-        pool = client._dispatcher.pool
+        pool = client._engine.pool
         both = threading.Barrier(2)
         parked = []
 
@@ -93,10 +93,10 @@ def test_jobs_that_are_put_in_line_again_use_up_their_room_again(gearmand):
     gearmand.kill()
     limit = 1_000_000
     with GearmanClient([gearmand.address], max_outbound_bytes=limit, submit_timeout=60) as client:
-        pool = client._dispatcher.pool
+        pool = client._engine.pool
         assert not pool.full(10)  # room for many of its size, without counting
         for _ in range(9):
-            pool.park_again((bytes(limit // 10), 0, None), None, client._dispatcher.io.clock() + 60)
+            pool.park_again((bytes(limit // 10), 0, None), None, client._engine.io.clock() + 60)
         assert not pool.full(limit // 20)
         assert pool.full(limit // 5)
         client.close(0)
@@ -107,14 +107,14 @@ def test_several_connections_to_one_server_share_the_jobs(gearmand):
         wait_until(lambda: client.ping() and client.servers()[0].connections == 3, message="three connections")
         futures = [client.submit("no such task") for _ in range(9)]
         wait_until(lambda: all(future.job.handle for future in futures), message="acceptance")
-        assert sorted(connection.pending for connection in client._dispatcher.pool.connections) == [3, 3, 3]
+        assert sorted(connection.pending for connection in client._engine.pool.connections) == [3, 3, 3]
         for future in futures:
             assert future.cancel()
 
 
 def test_backoff_is_random_and_bounded(gearmand):
     with GearmanClient([gearmand.address], reconnect_backoff=(0.1, 10.0)) as client:
-        pool = client._dispatcher.pool
+        pool = client._engine.pool
         pool._random = random.Random(7)
         delays = []
         for failures in range(12):
@@ -214,7 +214,7 @@ def test_child_of_a_fork_keeps_no_descriptor_of_a_connection_in_the_making(gearm
                 break
         client = GearmanClient([f"127.0.0.1:{address[1]}"], connect_timeout=20)
         client.submit("x")
-        server = client._dispatcher.pool.servers[0]
+        server = client._engine.pool.servers[0]
         sock = wait_until(lambda: server.attempts and server.attempts[0]._sock, message="a connection in the making")
         number = sock.fileno()
         pid = os.fork()
@@ -234,7 +234,7 @@ def test_child_of_a_fork_keeps_no_descriptor_of_a_connection_in_the_making(gearm
 def test_server_that_another_thread_takes_out_while_it_is_taken_in_stays_out(gearmand, monkeypatch):
     with GearmanClient([gearmand.address]) as client:
         client.ping()
-        io = client._dispatcher.io
+        io = client._engine.io
         post, taken_out, seen = io.post, threading.Event(), threading.Event()
 
         def post_late(call: object) -> None:
@@ -365,7 +365,7 @@ def test_callers_who_found_no_room_leave_nothing_behind(gearmand):
         for _ in range(50):
             with pytest.raises(ClientSaturated):
                 client.submit("nobody does this")
-        assert not client._dispatcher.pool._room_waiters
+        assert not client._engine.pool._room_waiters
         wait_until(lambda: blocker.job.handle, message="acceptance")
         assert blocker.cancel()
 

@@ -21,22 +21,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .announcer import Announcer
-from .errors import GearmanError
-from .events import Counters, Event
-from .protocol.commands import Command
-from .protocol.packets import pack, packet_size
-from .protocol.session import ERROR, NO_REPLY, REPLY, TEXT_LINE, Entry
-from .protocol.session import Event as SessionEvent
-from .protocol.text import pack_text_command
-from .protocol.worker import ASSIGNED, NOT_MINE, NOTHING, WOKEN, WorkerSession
-from .settings.addresses import ServerAddress
-from .settings.client_options import ClientOptions
-from .threads.callbacks import CallbackThreads
-from .threads.waiting import Promise
-from .transport.connection import Connection, LostEntries
-from .transport.io_thread import IOThread, Pollable, Timer, copy_of
-from .transport.pool import Pool, Query
+from ...errors import GearmanError
+from ...protocol.commands import Command
+from ...protocol.packets import pack, packet_size
+from ...protocol.session import ERROR, NO_REPLY, REPLY, TEXT_LINE, Entry
+from ...protocol.session import Event as SessionEvent
+from ...protocol.text import pack_text_command
+from ...protocol.worker import ASSIGNED, NOT_MINE, NOTHING, WOKEN, WorkerSession
+from ...settings.addresses import ServerAddress
+from ...settings.client_options import ClientOptions
+from ...threads.waiting import Promise
+from ...transport.connection import Connection, LostEntries
+from ...transport.io_thread import Pollable, Timer, copy_of
+from ...transport.pool import Query
+from ..base import Engine
 
 __all__ = ["Ability", "Assignment", "Slot", "WorkerEngine"]
 
@@ -152,7 +150,7 @@ class _State:
         self.taken_back: list[bytes] = []
 
 
-class WorkerEngine:
+class WorkerEngine(Engine):
     """One run of a worker: its pool, its I/O thread, its slots and the jobs it holds.
 
     ``jobs`` hands jobs to the threads that run them; None tells one of them to end. ``held`` has every job that was
@@ -172,12 +170,7 @@ class WorkerEngine:
         ready: threading.Event,
         on_give_up: Callable[[], object],
     ) -> None:
-        name = f"gearman_pool-worker-{options.name}" if options.name else "gearman_pool-worker"
-        self.options = options
-        self.io: IOThread = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
-        self.callbacks: CallbackThreads = CallbackThreads(f"{name}-callback", self.io.post_later)
-        self.announcer: Announcer = Announcer(self.callbacks, options.listeners, log)
-        self.counters: Counters = Counters()
+        super().__init__("worker", "gearman_pool-worker", addresses, options, self._new_session, log)
         self.jobs: queue.SimpleQueue[Assignment | None] = queue.SimpleQueue()
         self.held: dict[Assignment, None] = {}
         self._unsent: dict[Assignment, None] = {}
@@ -213,18 +206,9 @@ class WorkerEngine:
         self._leaving: set[bytes] = set()
         self._farewells: set[Connection] | None = None
         self._waning = False
-        self.pool: Pool = Pool(self.io, addresses, options, self._new_session, self, self.counters)
         self.io.post(self._tick)
 
     # ==== ANY THREAD ================================================================================================
-
-    def start(self) -> None:
-        """Start the I/O thread.
-
-        Raises:
-            ClientClosed, ThreadUnavailable: it cannot be started; the text says why.
-        """
-        self.io.ensure_running()
 
     def enter(self) -> None:
         """Let the calling thread run the loop while it waits for jobs; see `next_job`."""
@@ -275,14 +259,12 @@ class WorkerEngine:
         self.draining = self.stopping = True
         self.io.post(partial(self._begin_stop, timeout))
 
-    def end(self, timeout: float) -> None:
-        """Stop the I/O thread now, whatever is held, and wait for it."""
-        self.io.post(self.io.stop)
-        self.io.wait_stopped(timeout)
-        if not self.io.running:
-            self._on_stop()
+    def end(self, timeout: float) -> bool:
+        """Stop the I/O thread now, whatever is held, and wait for it and the callbacks; return whether it has ended."""
+        ended = super().end(timeout)
         self.callbacks.stop()
         self.callbacks.join(timeout)
+        return ended
 
     def send(self, assignment: Assignment, command: Command, *arguments: bytes) -> bool:
         """Send an update for a job; return False if it has ended, or its server has gone."""
@@ -422,7 +404,7 @@ class WorkerEngine:
     def after_fork_in_child(self) -> None:
         """Close what was inherited. The jobs are the parent's: nothing is sent for them here."""
         self.draining = self.stopping = True
-        self.pool.close_after_fork()
+        super().after_fork_in_child()
         for assignment in list(self.held):
             assignment.lost = True
         self.held.clear()
@@ -435,7 +417,7 @@ class WorkerEngine:
     # ==== THE I/O THREAD ============================================================================================
 
     def _turn(self) -> bool:
-        self.pool.turn()
+        super()._turn()
         if self.pool.available is not self._available:
             self._available = self.pool.available
             self._meet()
@@ -444,26 +426,18 @@ class WorkerEngine:
             self._see_whether_all_is_done()
         return False
 
-    def _has_work(self) -> bool:
-        return self.pool.has_work()
-
-    def _on_loop_error(self, error: BaseException) -> None:
-        self.counters.loop_errors += 1
-        self.announcer.log(logging.ERROR, "an unexpected error in the I/O thread; please report it", error=error)
-        broken = GearmanError(f"an unexpected error in the worker's I/O thread: {error!r}; please report it")
-        for connection in self.pool.connections:
-            connection.lose(broken)
-
     def _on_stop(self) -> None:
         self.draining = True
         self._awake = ()
         for assignment in list(self.held):
             assignment.lost = True
-        self.pool.close(GearmanError("the worker has stopped"))
-        self.io.run_leftovers()
+        super()._on_stop()
         self.ready.clear()
         for _ in range(self._capacity):
             self.jobs.put(None)
+
+    def _closed(self) -> GearmanError:
+        return GearmanError("the worker has stopped")
 
     def _attend(self, descriptor: int, pollable: Pollable) -> None:
         with contextlib.suppress(OSError):  # no selector, for want of descriptors: Python's handlers must do
@@ -586,7 +560,7 @@ class WorkerEngine:
     # ---- events ----------------------------------------------------------------------------------------------------
 
     def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
-        """See `Handler.on_events`."""
+        """Do what the session's events say."""
         nothing = False
         for kind, token, value in events:
             if kind == ASSIGNED:
@@ -671,7 +645,7 @@ class WorkerEngine:
             self._publish()
 
     def on_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
-        """See `Handler.on_lost`."""
+        """Take slots back, and give up the jobs whose connection is lost."""
         for _, _, token in (*entries.unsent, *entries.unanswered):
             if isinstance(token, Slot):
                 self._asking -= 1
@@ -685,13 +659,6 @@ class WorkerEngine:
                 assignment.lost = True
         if self._farewells is not None:
             self._farewells.discard(connection)
-
-    def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
-        """See `Handler.on_unroutable`. A worker sends nothing that any server may answer."""
-
-    def emit(self, event: Event) -> None:
-        """See `Handler.emit`."""
-        self.announcer.connection(event)
 
     # ---- tasks -----------------------------------------------------------------------------------------------------
 

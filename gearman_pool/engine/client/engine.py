@@ -1,8 +1,5 @@
 """What a client does with what its connections tell it: futures, retries, time limits, lost jobs.
 
-A `Dispatcher` is one process's half of a client: the pool, the I/O thread and the callback threads. A fork leaves it
-behind, and the child's client gets a new one.
-
 Threads: methods under the banner ANY THREAD may be called from any thread and take no lock. All others run on the I/O
 thread, which owns every job from the moment its packet is in line.
 """
@@ -17,16 +14,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .announcer import Announcer
-from .constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
-from .errors import (
+from ...constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from ...errors import (
     ClientClosed,
     ClientSaturated,
     ConnectionLost,
     ForkedProcess,
     GearmanError,
+    InvalidClientState,
     JobCancelled,
     JobException,
     JobFailed,
@@ -34,18 +31,17 @@ from .errors import (
     JobTimeout,
     ServerError,
 )
-from .events import (
+from ...events import (
     ClientStats,
     Counters,
-    Event,
     JobAccepted,
     JobFinished,
     JobRetried,
     JobUpdated,
 )
-from .future import CANCELLED, FINISHED, JobFuture
-from .job import GearmanJob, JobReference, JobUpdate, as_text
-from .protocol.client import (
+from ...future import CANCELLED, FINISHED, JobFuture
+from ...job import GearmanJob, JobReference, JobUpdate, as_text
+from ...protocol.client import (
     COMPLETE,
     CREATED,
     DATA,
@@ -57,24 +53,21 @@ from .protocol.client import (
     ClientSession,
     submit_reply,
 )
-from .protocol.commands import Command
-from .protocol.packets import Packet, pack, packet_size
-from .protocol.session import ERROR, REPLY, TEXT_LINE, Entry
-from .protocol.session import Event as SessionEvent
-from .protocol.values import number
-from .settings.addresses import ServerAddress
-from .settings.client_options import ClientOptions
-from .threads.callbacks import CallbackThreads, Mailbox
-from .threads.waiting import release_all
-from .transport.connection import Connection, LostEntries
-from .transport.io_thread import IOThread
-from .transport.pool import Pool, Query, Server
-from .transport.syscalls import HAS_GIL
+from ...protocol.commands import Command
+from ...protocol.packets import Packet, pack, packet_size
+from ...protocol.session import ERROR, REPLY, TEXT_LINE, Entry
+from ...protocol.session import Event as SessionEvent
+from ...protocol.values import number
+from ...settings.addresses import ServerAddress
+from ...settings.client_options import ClientOptions
+from ...threads.callbacks import CallbackThreads, Mailbox
+from ...threads.waiting import Promise, release_all
+from ...transport.connection import Connection, LostEntries
+from ...transport.pool import Query, Server
+from ...transport.syscalls import HAS_GIL
+from ..base import Engine
 
-if TYPE_CHECKING:
-    from .threads.waiting import Promise
-
-__all__ = ["Dispatcher"]
+__all__ = ["ClientEngine"]
 
 log: logging.Logger = logging.getLogger("gearman_pool.client")
 
@@ -95,7 +88,7 @@ _SWEEP_LIMIT = 1000
 EXIT_TIMEOUT = 1.0
 
 
-class Dispatcher:
+class ClientEngine(Engine):
     """One process's half of a client."""
 
     def __init__(
@@ -106,20 +99,14 @@ class Dispatcher:
         decode: Callable[[Any], Any] | None,
         unique_bytes: int,
     ) -> None:
-        name = f"gearman_pool-{options.name}" if options.name else "gearman_pool"
-        self.options = options
-        self.counters: Counters = Counters()
-        self.io: IOThread = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
-        #: For users' code, and for what only passes the news on, which must not wait behind that.
-        self.callbacks: CallbackThreads = CallbackThreads(f"{name}-callback", self.io.post_later)
-        self.notices: CallbackThreads = CallbackThreads(f"{name}-notice", self.io.post_later)
+        new_session = partial(ClientSession, options.max_packet_size)
+        super().__init__("client", "gearman_pool", addresses, options, new_session, log)
+        #: For what only passes the news on, which must not wait behind users' code.
+        self.notices: CallbackThreads = CallbackThreads(f"{self.io.name}-notice", self.io.post_later)
         # One thread of these, however many futures it is about.
         self._stubborn = Mailbox(self.notices)
         self._impatient_until = 0.0
-        self.announcer: Announcer = Announcer(self.callbacks, options.listeners, log)
         self.refusing: str | None = None
-        self.new_session: partial[ClientSession] = partial(ClientSession, options.max_packet_size)
-        self.pool: Pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
         # The first half of the uniques made here is random, the second half counts.
         self._unique_bytes = unique_bytes
         self._renew_uniques()
@@ -149,7 +136,7 @@ class Dispatcher:
             raise ClientClosed(self.refusing)
         if not self.io.running:
             self._renew_uniques()
-            self.io.ensure_running()
+            super().start()
 
     def submit(self, future: JobFuture, arguments: tuple[bytes, ...], timeout: float | None) -> None:
         """Put a job in line. Blocks only while the budget is used up, for ``submit_timeout`` at the most.
@@ -169,7 +156,7 @@ class Dispatcher:
         if pool.full(size):
             self._wait_for_room(size, future)
         request = future.request
-        future._dispatcher = self
+        future._engine = self
         request._move(JOB_PENDING)
         request.connection_attempts += 1
         if timeout is not None or self._tells_finished:
@@ -219,9 +206,7 @@ class Dispatcher:
         """Refuse new jobs, wait for those in flight, fail what is left, stop. Return whether the thread has ended."""
         self.refusing = self.refusing or "the client is closed; make a new one"
         self.io.post(partial(self._begin_close, timeout, self._nothing_in_flight))
-        ended = self.io.wait_stopped(timeout + 1.0)
-        if not self.io.running:
-            self._on_stop()
+        ended = self._wait_ended(timeout + 1.0)
         deadline = self.io.clock() + min(timeout, 1.0)
         for threads in (self.notices, self.callbacks):
             threads.stop()
@@ -240,9 +225,38 @@ class Dispatcher:
             self.io.post(partial(self._begin_close, EXIT_TIMEOUT, self._nothing_unaccepted))
             self.io.wait_stopped(EXIT_TIMEOUT + 1.0)
 
-    def cancel(self, future: JobFuture, promise: Promise) -> None:
+    def begin_cancel(self, future: JobFuture, promise: Promise) -> None:
         """Try to cancel a job; the promise says whether that was done."""
         self.io.post(partial(self._cancel, future, promise))
+
+    def cancel(self, future: JobFuture) -> bool:
+        """Try to cancel a job, and return whether that was done: see `JobFuture.cancel`.
+
+        Blocks for ``health_check_timeout`` at the most, and not at all in a thread that runs an asyncio loop.
+        """
+        if self.forked:
+            self.end_copy(future)
+            return False
+        promise = Promise()
+        self.begin_cancel(future, promise)
+        if _in_event_loop():
+            return False
+        try:
+            return bool(promise.wait(self.options.health_check_timeout))
+        except TimeoutError:
+            return False
+
+    def before_waiting(self, future: JobFuture) -> None:
+        """Refuse to let the I/O thread wait for itself; end a copy of a job of the parent's.
+
+        Raises:
+            InvalidClientState: the caller is the I/O thread.
+        """
+        if self.forked:
+            # At the moment of the fork it was in the I/O thread's hands, in none of the places that are looked at then.
+            self.end_copy(future)
+        elif self.io.is_current():
+            raise InvalidClientState("the I/O thread must not wait for a result: that result could never come")
 
     def expect_activity(self) -> threading.Lock:
         """Return a lock that is released when something comes from a server."""
@@ -259,14 +273,15 @@ class Dispatcher:
     # ==== THE CHILD OF A FORK =======================================================================================
 
     def after_fork_in_child(self) -> None:
-        """Close what was inherited; the jobs in flight are the parent's, and their copies here end at once."""
+        """Close what was inherited. The jobs in flight are the parent's, and their copies here end at once."""
         self.refusing = "this client belongs to the parent process"
-        for lost in self.pool.close_after_fork():
-            for token in (*(entry[2] for entry in (*lost.unsent, *lost.unanswered)), *lost.accepted):
-                if isinstance(token, JobFuture):
-                    self.end_copy(token)
-                elif isinstance(token, Query):
-                    token.lost(ForkedProcess("the question was asked by the parent process, which gets the answer"))
+        super().after_fork_in_child()
+
+    def _leave_to_parent(self, token: object) -> None:
+        if isinstance(token, JobFuture):
+            self.end_copy(token)
+        else:
+            super()._leave_to_parent(token)
 
     def end_copy(self, future: JobFuture) -> None:
         """End the copy of a job of the parent's."""
@@ -283,35 +298,20 @@ class Dispatcher:
     # ==== THE I/O THREAD ============================================================================================
 
     def _turn(self) -> bool:
-        self.pool.turn()
+        super()._turn()
         if self._close_when is not None and self._close_when():
             self.io.stop()
         return False
 
-    def _has_work(self) -> bool:
-        return self.pool.has_work()
-
-    def _on_loop_error(self, error: BaseException) -> None:
-        """Something nobody thought of: what was in flight fails with it, and the loop goes on."""
-        broken = self._note_broken(error)
-        for connection in self.pool.connections:
-            connection.lose(broken)
-
-    def _note_broken(self, error: BaseException) -> GearmanError:
-        self.counters.loop_errors += 1
-        self.announcer.log(logging.ERROR, "unexpected error in the I/O thread", error=error)
-        text = f"an unexpected error in the client's I/O thread: {error!r}; please report it"
-        return GearmanError(text, maybe_sent=True)
-
     def _on_stop(self) -> None:
-        """The loop has ended: whatever is left ends too."""
         self.refusing = self.refusing or "the client is closed; make a new one"
-        self.pool.close(ClientClosed("the client was closed before the job was done"))
-        self.io.run_leftovers()
-        self.pool.close(ClientClosed("the client was closed before the job was done"))
+        super()._on_stop()
         release_all(self._activity)
         self.callbacks.stop()
         self.notices.stop()
+
+    def _closed(self) -> GearmanError:
+        return ClientClosed("the client was closed before the job was done")
 
     def _begin_close(self, timeout: float, when: Callable[[], bool]) -> None:
         if self._close_when is None:
@@ -327,7 +327,7 @@ class Dispatcher:
     # ---- events of the sessions ------------------------------------------------------------------------------------
 
     def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
-        """See `Handler.on_events`."""
+        """Do what the session's events say, and outlive whatever nobody thought of."""
         try:
             self._take(connection, events)
         except Exception as error:  # something nobody thought of: the loop, and the other connections, must outlive it
@@ -564,7 +564,7 @@ class Dispatcher:
     # ---- lost connections ------------------------------------------------------------------------------------------
 
     def on_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
-        """See `Handler.on_lost`; promises.md's first table."""
+        """Send again, end, or hand back what a lost connection held, as the table in ``docs/promises.rst`` says."""
         seen: set[int] = set()
         # Those that may have been sent first: an interrupted sender leaves an entry in both lists.
         for token in (*(entry[2] for entry in entries.unanswered), *entries.accepted):
@@ -640,7 +640,7 @@ class Dispatcher:
         self._unique_numbers = itertools.count(10**11 + int.from_bytes(os.urandom(5), "big") % (8 * 10**11))
 
     def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
-        """See `Handler.on_unroutable`."""
+        """End a job for which no server could be had in time, or a question."""
         token = entry[2]
         if isinstance(token, JobFuture):
             if not token.done():
@@ -650,8 +650,8 @@ class Dispatcher:
                 # One that waited to be sent again was at a server once.
                 mine.maybe_sent = token.request.connection_attempts > 0
                 self._fail(token, mine, JOB_FAILED if isinstance(error, ClientClosed) else JOB_UNKNOWN)
-        elif isinstance(token, Query):
-            token.lost(error)
+        else:
+            super().on_unroutable(entry, error)
 
     # ---- time limits and silent jobs -------------------------------------------------------------------------------
 
@@ -744,10 +744,6 @@ class Dispatcher:
 
     # ---- listeners and callbacks -----------------------------------------------------------------------------------
 
-    def emit(self, event: Event) -> None:
-        """See `Handler.emit`."""
-        self.announcer.connection(event)
-
     def _tell_finished(self, future: JobFuture, error: BaseException | None) -> None:
         request = future.request
         outcome = type(error).__name__ if error is not None else "accepted" if request.background else "complete"
@@ -765,12 +761,12 @@ class Dispatcher:
 class _LostCheck(Query):
     """Asks whether the server still has a job that has long been silent."""
 
-    def __init__(self, dispatcher: Dispatcher, future: JobFuture) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, dispatcher: ClientEngine, future: JobFuture) -> None:
+        self._engine = dispatcher
         self._future = future
 
     def answered(self, connection: Connection, value: list[bytes]) -> None:
-        self._dispatcher.job_checked(connection, self._future, value[1] == b"1")
+        self._engine.job_checked(connection, self._future, value[1] == b"1")
 
 
 class _CancelCheck(Query):
@@ -780,8 +776,8 @@ class _CancelCheck(Query):
     can wait only for one of a unique that a user gave; how many do, the server tells by the unique alone.
     """
 
-    def __init__(self, dispatcher: Dispatcher, future: JobFuture, promise: Promise) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, dispatcher: ClientEngine, future: JobFuture, promise: Promise) -> None:
+        self._engine = dispatcher
         self._future = future
         self._promise = promise
         self._asked = "whether it runs"
@@ -810,7 +806,7 @@ class _CancelCheck(Query):
     def _drop(self, connection: Connection, handle: str) -> None:
         self._asked = "to drop it"
         # It stays the connection's: if it completes after all, or the connection is lost, it ends by that.
-        self._dispatcher._cancelling.add(self._future)
+        self._engine._cancelling.add(self._future)
         connection.submit((b"cancel job " + _bytes(handle) + b"\r\n", TEXT_LINE, self))
 
     def refused(self, connection: Connection, code: str, text: str) -> None:
@@ -820,9 +816,9 @@ class _CancelCheck(Query):
         self._end(dropped=False)
 
     def _end(self, dropped: bool) -> None:
-        self._dispatcher._cancelling.discard(self._future)
+        self._engine._cancelling.discard(self._future)
         if dropped:
-            self._dispatcher.cancelled(self._future)
+            self._engine.cancelled(self._future)
         self._promise.set(self._future.cancelled())
 
 
@@ -868,3 +864,12 @@ def _call_back(future: JobFuture, callback: Callable[..., object], decode: bool,
     if decode:
         arguments = [future.request._decode(argument) for argument in arguments]
     callback(*arguments)
+
+
+def _in_event_loop() -> bool:
+    import sys
+
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    return asyncio._get_running_loop() is not None

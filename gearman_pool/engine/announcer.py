@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from .events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Event, handled
-from .threads.callbacks import CallbackThreads, Mailbox
+from ..events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Event, handled
+from ..threads.callbacks import CallbackThreads, Mailbox
 
 __all__ = ["Announcer"]
 

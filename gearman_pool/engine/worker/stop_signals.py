@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .threads import lifecycle  # noqa: F401 - its hooks are to be called before those below
+from ...threads import lifecycle  # noqa: F401 - its hooks are to be called before those below
 
 if TYPE_CHECKING:
     from typing_extensions import Self
