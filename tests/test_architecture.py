@@ -69,7 +69,6 @@ ARROWS_UP = {
     ("job", "future"),
     ("worker_job", "worker"),
     ("protocol.server_text", "protocol.server"),
-    ("cli.commands.completion", "cli.program"),
 }
 
 #: Modules with more lines than a room should have: none is added, and who carves one takes it out.

@@ -89,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = make_parser().parse_args(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
+    args.commands = COMMANDS
     # Nothing is to be printed but what the command prints; ``work`` sets up logging of its own.
     allow_any_text()
     gearman_root_logger.addHandler(NullHandler())

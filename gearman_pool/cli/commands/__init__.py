@@ -2,5 +2,5 @@
 
 The module of a subcommand has ``HELP``, the optional ``EPILOG``, ``add_arguments(parser)`` and ``run(args) -> int``.
 They are for the main thread. An error that ends a subcommand is raised: the program prints the line and finds the exit
-code. None starts anything when it is imported.
+code. No subcommand imports the program, and none starts anything when it is imported.
 """

@@ -1,5 +1,6 @@
 """``gearman-pool completion``: has a shell complete commands, options and their values.
 
+The scripts come of the arguments that the subcommands add; the program hands the subcommands over in ``args.commands``.
 No subcommand is run, and no server is asked: a script holds all that the shell offers.
 """
 
@@ -31,10 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from ..program import COMMANDS
-
     commands = {}
-    for name, module in COMMANDS.items():
+    for name, module in args.commands.items():
         recorder = _Recorder(add_help=False)
         recorder.add_argument("-h", "--help", action="store_true", help="show what it takes")
         module.add_arguments(recorder)
