@@ -316,7 +316,7 @@ def _working(worker: GearmanWorker, engine: _WorkerEngine) -> Iterator[_WorkerEn
         else:
             engine.stopping = engine.draining = worker._stop_asked = False
             worker._running = True
-            worker._idle.clear()
+            worker._ended = threading.Event()
             worker._engine = engine  # type: ignore[assignment]
             worker.ready.set()
         engine.users += 1
@@ -334,7 +334,7 @@ def _working(worker: GearmanWorker, engine: _WorkerEngine) -> Iterator[_WorkerEn
                 worker._stop_timeout = None
                 worker.ready.clear()
                 worker._last_stats = worker._stats(engine)  # type: ignore[arg-type]
-                worker._idle.set()
+                worker._ended.set()
 
 
 def _bring_up(server: Server) -> None:

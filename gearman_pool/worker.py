@@ -155,12 +155,14 @@ class GearmanWorker(PythonGearmanWorker):
         self._stop_timeout: float | None = None
         self._give_up_signal: int | None = None
         self._signals: StopSignals | None = None
-        # Guards the change from not running to running, and ``_addresses`` until the engine has them; held for a
-        # moment, with no other lock.
+        # Guards the change from not running to running, ``_ended``, and ``_addresses`` until the engine has them; held
+        # for a moment, with no other lock.
         self._lock = threading.Lock()
         self._running = False
-        self._idle = threading.Event()
-        self._idle.set()
+        #: Set at the end of the run that is under way, or was the last: each run has one of its own, so that nobody who
+        #: waits for the end of one takes the next for it. Replaced under ``_lock``.
+        self._ended = threading.Event()
+        self._ended.set()
         self._failure: BaseException | None = None
         self._local = threading.local()
         # A result and the next question for a job leave in one write, unless a hook is to run between the two.
@@ -380,11 +382,11 @@ class GearmanWorker(PythonGearmanWorker):
         """
         limit = self.shutdown_timeout if timeout is None else timeout
         with self._lock:
-            running = self._running
+            running, ended = self._running, self._ended
         if running:
             self.stop(limit)
             if not getattr(self._local, "works", False):
-                self._idle.wait(limit + _END_TIMEOUT)
+                ended.wait(limit + _END_TIMEOUT)
 
     def shutdown(self) -> None:
         """python-gearman's name for `close`.
@@ -666,7 +668,7 @@ class GearmanWorker(PythonGearmanWorker):
             if self._running:
                 raise InvalidWorkerState("the worker is running; make another one to work on another thread")
             self._running = True
-            self._idle.clear()
+            ended = self._ended = threading.Event()
         pid = os.getpid()
         self._local.works = True
         self._failure = None
@@ -697,7 +699,7 @@ class GearmanWorker(PythonGearmanWorker):
             self._stop_timeout = None
             self._local.works = False
             self._running = False
-            self._idle.set()
+            ended.set()
         if os.getpid() != pid:
             raise ForkedProcess(
                 "a task has forked, and this is the child: the job is the parent's; leave with os._exit()"
@@ -923,7 +925,7 @@ class GearmanWorker(PythonGearmanWorker):
         threading.Thread(target=self._end_process, args=(128 + number,), name="gearman_pool-worker-end").start()
 
     def _end_process(self, status: int) -> None:
-        if not self._idle.wait(_LAST_WORDS):
+        if not self._ended.wait(_LAST_WORDS):
             os._exit(status)
 
     # ---- fork and exit ---------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def test_locks_that_interrupted_callers_left_taken_hold_up_nobody(client):
 
 def _drop(client: GearmanClient, futures: list[object]) -> None:
     for future in futures:
-        client._engine.cancel(future, _Nobody())  # type: ignore[arg-type]
+        client._engine.begin_cancel(future, _Nobody())  # type: ignore[arg-type]
 
 
 class _Nobody:

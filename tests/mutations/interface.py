@@ -80,7 +80,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="default-of-a-commands-option-changes",
-        file="gearman_pool/cli/submit.py",
+        file="gearman_pool/cli/commands/submit.py",
         old="        default=100,\n",
         new="        default=1000,\n",
         tests=(_ACCEPTED,),
@@ -88,7 +88,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="command-is-told-its-unique-by-another-name",
-        file="gearman_pool/cli/command_task.py",
+        file="gearman_pool/cli/processes/command_task.py",
         old='"GEARMAN_JOB_UNIQUE"',
         new='"GEARMAN_UNIQUE"',
         tests=(_ACCEPTED,),
@@ -104,7 +104,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="metric-is-renamed",
-        file="gearman_pool/cli/health.py",
+        file="gearman_pool/cli/processes/health.py",
         old='    ("jobs_held", "gauge",',
         new='    ("jobs", "gauge",',
         tests=(_ACCEPTED,),
@@ -112,10 +112,10 @@ MUTATIONS = [
     ),
     Mutation(
         name="key-of-json-is-renamed",
-        file="gearman_pool/cli/cancel.py",
+        file="gearman_pool/cli/commands/cancel.py",
         old='"cancelled": True',
         new='"canceled": True',
-        tests=("tests/cli/test_json_keys.py::test_keys_of_what_is_looked_at",),
+        tests=("tests/cli/commands/test_json_keys.py::test_keys_of_what_is_looked_at",),
         breaks="Scripts that read what cancel --json prints find nothing under the key.",
     ),
     Mutation(

@@ -23,9 +23,9 @@ from typing import Any
 import gearman_pool
 from gearman_pool import ClientOptions, errors
 from gearman_pool.cli import exits
-from gearman_pool.cli.health import metrics
+from gearman_pool.cli.processes.health import metrics
+from gearman_pool.cli.processes.supervisor import Snapshot
 from gearman_pool.cli.program import make_parser
-from gearman_pool.cli.supervisor import Snapshot
 from gearman_pool.options import parse_servers
 from gearman_pool.testing import pytest_plugin
 
