@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .client import GearmanClient
 from .engine.announcer import Announcer
 from .engine.client.engine import ClientEngine
-from .engine.worker.engine import Assignment, Slot
+from .engine.worker.held_jobs import OUTCOMES, Ability, Assignment, Slot
 from .errors import ClientClosed, InvalidWorkerState, JobFailed, JobTimeout
 from .events import Counters, ServerInfo
 from .future import JobFuture
@@ -48,6 +48,9 @@ _UPDATES = {Command.WORK_STATUS: STATUS, Command.WORK_DATA: DATA, Command.WORK_W
 _NOWHERE = "eager.invalid:4730"
 
 _HEADER = 12
+
+#: What is found in place of a job that somebody else has ended.
+_NOT_HELD = object()
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,57 @@ class _Pool:
         )
 
 
+class _HeldJobs:
+    """Takes what a task sends straight to the future of its job. Stands where `HeldJobs` does in a worker."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.unfinished: dict[Assignment, None] = {}
+        self._futures: dict[Assignment, tuple[_Dispatcher, JobFuture]] = {}
+        # Guards the counts; held for a few instructions.
+        self._count_lock = threading.Lock()
+        self._counts = dict.fromkeys(OUTCOMES, 0)
+
+    def begin(self, assignment: Assignment, dispatcher: _Dispatcher, future: JobFuture) -> None:
+        """Hold one job more."""
+        self.unfinished[assignment] = None
+        self._futures[assignment] = dispatcher, future
+
+    def forget(self, assignment: Assignment) -> None:
+        """Hold one job less."""
+        self.unfinished.pop(assignment, None)
+        del self._futures[assignment]
+
+    def send(self, assignment: Assignment, command: Command, *arguments: bytes) -> bool:
+        if assignment not in self.unfinished:
+            return False
+        dispatcher, future = self._futures[assignment]
+        dispatcher.update(assignment, future, command, arguments)
+        return True
+
+    def finish(self, assignment: Assignment, outcome: str, command: Command, *arguments: bytes) -> Entry | None:
+        """End a job. There is no packet left to send for it."""
+        if self.unfinished.pop(assignment, _NOT_HELD) is not _NOT_HELD:
+            timeout = assignment.ability.timeout
+            if timeout is not None and self._clock() - assignment.started > timeout:
+                text = f"task {assignment.ability.name!r} took longer than its timeout of {timeout:g} s"
+                outcome, command, arguments = "timed_out", Command.WORK_EXCEPTION, (text.encode(),)
+            with self._count_lock:
+                self._counts[outcome] += 1
+            dispatcher, future = self._futures[assignment]
+            dispatcher.end_job(future, command, arguments)
+        return None
+
+    def wait_until_sent(self, assignments: Iterable[Assignment], timeout: float | None) -> None:
+        """Everything is where it belongs at once."""
+
+    def snapshot(self) -> dict[str, int]:
+        with self._count_lock:
+            return self._counts.copy()
+
+
 class _WorkerEngine:
-    """Takes what a task sends straight to the future of its job. Stands where `WorkerEngine` does in a worker.
+    """Stands where `WorkerEngine` does in a worker.
 
     It is there while jobs of the worker are run: from the first that begins to the last that ends, whatever threads and
     clients these belong to. So a task finds its worker running.
@@ -148,68 +200,33 @@ class _WorkerEngine:
         self.counters = Counters()
         self.pool = _Pool(worker._addresses)
         self.jobs: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
-        self.held: dict[Assignment, None] = {}
+        self.held = _HeldJobs(self.io.clock)
         self.stopping = self.draining = False
         #: How many jobs are being run. Guarded by the worker's lock.
         self.users = 0
-        self._futures: dict[Assignment, tuple[_Dispatcher, JobFuture]] = {}
-        # Guards the counts; held for a few instructions.
-        self._count_lock = threading.Lock()
-        self._counts = dict.fromkeys(("done", "failed", "timed_out", "results_lost", "refused"), 0)
 
-    # ---- a job -----------------------------------------------------------------------------------------------------
-
-    def begin(self, assignment: Assignment, dispatcher: _Dispatcher, future: JobFuture) -> None:
-        self.held[assignment] = None
-        self._futures[assignment] = dispatcher, future
-
-    def forget(self, assignment: Assignment) -> None:
-        self.held.pop(assignment, None)
-        del self._futures[assignment]
-
-    def send(self, assignment: Assignment, command: Command, *arguments: bytes) -> bool:
-        if assignment not in self.held:
-            return False
-        dispatcher, future = self._futures[assignment]
-        dispatcher.update(assignment, future, command, arguments)
-        return True
-
-    def finish(self, assignment: Assignment, outcome: str, command: Command, *arguments: bytes) -> Entry | None:
-        if self.held.pop(assignment, self) is not self:
-            timeout = assignment.ability.timeout
-            if timeout is not None and self.io.clock() - assignment.started > timeout:
-                text = f"task {assignment.ability.name!r} took longer than its timeout of {timeout:g} s"
-                outcome, command, arguments = "timed_out", Command.WORK_EXCEPTION, (text.encode(),)
-            with self._count_lock:
-                self._counts[outcome] += 1
-            dispatcher, future = self._futures[assignment]
-            dispatcher.end_job(future, command, arguments)
-        return None
-
-    def fence(self, query: Query, connections: list[Any]) -> None:
-        for connection in connections:
-            query.answered(connection, None)
-
-    # ---- what else a task may ask of its worker ----------------------------------------------------------------------
+    # ---- what a task may ask of its worker -------------------------------------------------------------------------
 
     def begin_stop(self, timeout: float) -> None:
         """Only the jobs that are being run are told: the next one finds a worker that was started again."""
         self.stopping = self.draining = True
 
-    end = begin_stop
+    def end(self, timeout: float) -> None:
+        """Nothing runs that could be waited for: only the jobs that are being run are told."""
+        self.begin_stop(timeout)
 
     def after_fork_in_child(self) -> None:
         """The jobs are the parent's."""
-        self.held.clear()
+        self.held.unfinished.clear()
 
-    def snapshot(self) -> dict[str, int]:
-        with self._count_lock:
-            return self._counts.copy()
-
-    def register(self, *_: object) -> None:
+    def register(self, task: bytes, ability: Ability) -> None:
         """The worker's own table is looked at for each job."""
 
-    unregister = set_client_id = register
+    def unregister(self, task: bytes) -> None:
+        """The worker's own table is looked at for each job."""
+
+    def set_client_id(self, client_id: bytes) -> None:
+        """No server is there to be told."""
 
 
 class _Dispatcher(ClientEngine):
@@ -253,11 +270,11 @@ class _Dispatcher(ClientEngine):
         assignment.started = started
         try:
             with _working(self.worker, self._engine) as engine:
-                engine.begin(assignment, self, future)
+                engine.held.begin(assignment, self, future)
                 try:
                     self.worker._execute(assignment)
                 finally:
-                    engine.forget(assignment)
+                    engine.held.forget(assignment)
         finally:
             if not future.done():
                 # SystemExit and its like have left the task; the exception goes on to the caller.

@@ -126,7 +126,7 @@ class PythonGearmanWorker(GearmanConnectionManager):
     def command_handler_holding_job_lock(self) -> GearmanConnection | None:
         """The server whose job is being run, the oldest if there are several; None if there is none."""
         engine = self._engine
-        for assignment in [] if engine is None else list(engine.held):
+        for assignment in [] if engine is None else list(engine.held.unfinished):
             return GearmanConnection.of(self, assignment.connection.server.address)
         return None
 
@@ -138,7 +138,7 @@ class PythonGearmanWorker(GearmanConnectionManager):
             worker.has_job_lock()  # True in a task
         """
         engine = self._engine
-        return engine is not None and bool(engine.held)
+        return engine is not None and bool(engine.held.unfinished)
 
     def check_job_lock(self, command_handler: GearmanConnection) -> bool:
         """Whether a job of this server is being run, or held ready.
@@ -148,7 +148,7 @@ class PythonGearmanWorker(GearmanConnectionManager):
             worker.check_job_lock(job.connection)  # True in a task
         """
         engine = self._engine
-        held = [] if engine is None else list(engine.held)
+        held = [] if engine is None else list(engine.held.unfinished)
         return any(assignment.connection.server.address == command_handler.address for assignment in held)
 
     def _pool_servers(self) -> list[Server]:

@@ -10,13 +10,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .connection import GearmanConnection
 from .connection_manager import GearmanConnectionManager
 from .encoders import BytesEncoder
-from .engine.worker.engine import Ability, Assignment, WorkerEngine
+from .engine.worker.engine import WorkerEngine
+from .engine.worker.held_jobs import Ability, Assignment
 from .engine.worker.stop_signals import StopSignals
 from .errors import (
     ConnectionError,  # noqa: A004 - python-gearman's name
@@ -33,9 +33,6 @@ from .settings.checks import check_count, check_duration
 from .settings.client_options import ClientOptions
 from .settings.sources import parse_servers
 from .threads import lifecycle
-from .threads.waiting import Promise
-from .transport.connection import Connection
-from .transport.pool import Query
 from .worker_job import GearmanWorkerJob, encode_result, takes_worker, whole_number
 
 if TYPE_CHECKING:
@@ -419,14 +416,14 @@ class GearmanWorker(PythonGearmanWorker):
         return self._last_stats or WorkerStats(0, 0, 0, 0, 0, 0, 0, False, 0, 0, 0, 0, ())
 
     def _stats(self, engine: WorkerEngine) -> WorkerStats:
-        counts = engine.snapshot()
+        counts = engine.held.snapshot()
         return WorkerStats(
             jobs_done=counts["done"],
             jobs_failed=counts["failed"],
             jobs_timed_out=counts["timed_out"],
             results_lost=counts["results_lost"],
             refused=counts["refused"],
-            held=len(engine.held),
+            held=len(engine.held.unfinished),
             waiting=engine.jobs.qsize(),
             ready=self.ready.is_set(),
             connections_opened=engine.counters.connections_opened,
@@ -646,20 +643,10 @@ class GearmanWorker(PythonGearmanWorker):
 
             worker.wait_until_updates_sent([job], poll_timeout=5)
         """
+        assignments = [self._assignment(job) for job in multiple_gearman_jobs]
         engine = self._engine
-        connections = {self._assignment(job).connection for job in multiple_gearman_jobs}
-        deadline = None if poll_timeout is None else monotonic() + poll_timeout
-        fences = []
-        for connection in connections:
-            if engine is not None and not connection.closed:
-                fence = _Fence()
-                engine.fence(fence, [connection])
-                fences.append(fence)
-        for fence in fences:
-            try:
-                fence.promise.wait(None if deadline is None else max(0.0, deadline - monotonic()))
-            except TimeoutError:
-                return
+        if engine is not None:
+            engine.held.wait_until_sent(assignments, poll_timeout)
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
@@ -779,32 +766,32 @@ class GearmanWorker(PythonGearmanWorker):
         """Run one job; return whether to go on."""
         if assignment.lost or assignment.connection.closed:
             # It had not begun when the connection was lost: the server gives it to another worker.
-            engine.drop(assignment)
-            engine.release(assignment, None)
+            engine.held.drop(assignment)
+            engine.held.release(assignment, None)
             return True
         assignment.started = engine.io.clock()
         if assignment.ability.timeout is not None:
-            engine.watch(assignment)
+            engine.held.watch(assignment)
         if TaskStarted in engine.announcer.wanted:
             self._tell_started(engine, assignment)
         try:
             self._execute(assignment)
         except BaseException:
             # SystemExit, KeyboardInterrupt and their like end the worker; the job goes to another one.
-            engine.drop(assignment)
+            engine.held.drop(assignment)
             engine.begin_stop(self._stop_limit())
-            engine.release(assignment, None)
+            engine.held.release(assignment, None)
             raise
         if TaskFinished in engine.announcer.wanted:
             self._tell_finished(engine, assignment)
         if self._bundles:
-            engine.release(assignment, assignment.final)
+            engine.held.release(assignment, assignment.final)
             return True
         go_on = bool(self.after_job())
         go_on = bool(self.after_poll(True)) and go_on
         if not go_on:
             engine.begin_drain()
-        engine.release(assignment, None)
+        engine.held.release(assignment, None)
         return go_on
 
     def _execute(self, assignment: Assignment) -> None:
@@ -874,12 +861,12 @@ class GearmanWorker(PythonGearmanWorker):
 
     def _held(self) -> dict[Assignment, None]:
         engine = self._engine
-        return {} if engine is None else engine.held
+        return {} if engine is None else engine.held.unfinished
 
     def _send(self, job: GearmanJob, poll_timeout: float | None, command: Command, *arguments: bytes) -> None:
         assignment = self._assignment(job)
         engine = self._engine
-        if engine is not None and engine.send(assignment, command, *arguments) and poll_timeout is not None:
+        if engine is not None and engine.held.send(assignment, command, *arguments) and poll_timeout is not None:
             self.wait_until_updates_sent([job], poll_timeout)
 
     def _finish(
@@ -887,20 +874,20 @@ class GearmanWorker(PythonGearmanWorker):
     ) -> None:
         assignment = self._assignment(job)
         engine = self._engine
-        entry = None if engine is None else engine.finish(assignment, outcome, command, *arguments)
+        entry = None if engine is None else engine.held.finish(assignment, outcome, command, *arguments)
         if engine is not None and entry is not None:
-            engine.send_final(assignment, entry)
+            engine.held.send_final(assignment, entry)
             if poll_timeout is not None:
                 self.wait_until_updates_sent([job], poll_timeout)
 
     def _end(self, assignment: Assignment, outcome: str, command: Command, *arguments: bytes) -> None:
         """End a job whose task has returned."""
         engine = self._engine
-        entry = None if engine is None else engine.finish(assignment, outcome, command, *arguments)
+        entry = None if engine is None else engine.held.finish(assignment, outcome, command, *arguments)
         if self._bundles:
             assignment.final = entry
         elif engine is not None and entry is not None:
-            engine.send_final(assignment, entry)
+            engine.held.send_final(assignment, entry)
 
     def _tell_started(self, engine: WorkerEngine, assignment: Assignment) -> None:
         engine.announcer.tell(TaskStarted(assignment.server, *_names(assignment)))
@@ -948,19 +935,6 @@ class GearmanWorker(PythonGearmanWorker):
 
 
 _HOOKS = ("on_job_execute", "on_job_exception", "on_job_complete", "after_job", "after_poll")
-
-
-class _Fence(Query):
-    """Waits until a server has everything."""
-
-    def __init__(self) -> None:
-        self.promise = Promise()
-
-    def answered(self, connection: Connection, value: Any) -> None:
-        self.promise.set(None)
-
-    def lost(self, error: GearmanError) -> None:
-        self.promise.set(None)
 
 
 def _names(assignment: Assignment) -> tuple[str, str, str]:

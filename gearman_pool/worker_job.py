@@ -11,7 +11,7 @@ from .encoders import BytesEncoder, encode_payload
 from .job import GearmanJob
 
 if TYPE_CHECKING:
-    from .engine.worker.engine import Assignment
+    from .engine.worker.held_jobs import Assignment
     from .worker import GearmanWorker
 
 __all__ = ["GearmanWorkerJob", "encode_result", "takes_worker", "whole_number"]

@@ -44,6 +44,9 @@ client    worker
 python_gearman    worker_job
 engine.client.engine    python_gearman_worker    admin_client
 future    engine.worker.engine    engine.admin    connection_manager
+engine.worker.abilities    engine.worker.farewell
+engine.worker.slots
+engine.worker.held_jobs
 job    options    engine.base
 connection    util    engine.announcer    engine.worker.stop_signals    engine engine.client engine.worker
 
@@ -81,7 +84,6 @@ ARROWS_UP = {
 TOO_LARGE = {
     "client",
     "engine.client.engine",
-    "engine.worker.engine",
     "python_gearman",
     "transport.pool",
     "worker",

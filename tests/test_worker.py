@@ -277,7 +277,7 @@ def test_task_taken_back_between_a_jobs_end_and_its_result_runs_once(gearmand, w
     other = GearmanWorker([gearmand.address])
     other.register_task("slow", lambda job: runs.append("there"))
     with running(worker):
-        engine, finish = worker._engine, worker._engine.finish
+        engine, finish = worker._engine, worker._engine.held.finish
 
         def finish_while_it_is_taken_back(assignment, *arguments):
             entry = finish(assignment, *arguments)
@@ -288,7 +288,7 @@ def test_task_taken_back_between_a_jobs_end_and_its_result_runs_once(gearmand, w
                 assert taken_back.wait(10)
             return entry
 
-        engine.finish = finish_while_it_is_taken_back
+        engine.held.finish = finish_while_it_is_taken_back
         future = client.submit("slow")
         assert future.result(10) == b"slow"
         with running(other):

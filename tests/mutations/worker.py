@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-_ENGINE = "gearman_pool/engine/worker/engine.py"
+_HELD = "gearman_pool/engine/worker/held_jobs.py"
+_SLOTS = "gearman_pool/engine/worker/slots.py"
+_ABILITIES = "gearman_pool/engine/worker/abilities.py"
+_FAREWELL = "gearman_pool/engine/worker/farewell.py"
 _WORKER = "gearman_pool/worker.py"
 _SIGNALS = "gearman_pool/engine/worker/stop_signals.py"
 _SESSION = "gearman_pool/protocol/worker.py"
@@ -19,7 +22,7 @@ MUTATIONS = [
     # ---- slots and questions ---------------------------------------------------------------------------------------
     Mutation(
         name="orphans-slot-asks-again",
-        file=_ENGINE,
+        file=_HELD,
         old="self.draining or slot.orphan else self._next(slot)",
         new="self.draining else self._next(slot)",
         tests=(_QUESTIONS + "test_late_job_is_run_and_its_slot_is_not_used_again",),
@@ -27,7 +30,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="orphans-slot-becomes-idle",
-        file=_ENGINE,
+        file=_SLOTS,
         old="        if not slot.orphan:\n            self._idle.append(slot)",
         new="        self._idle.append(slot)",
         tests=(_QUESTIONS + "test_late_answer_without_a_job_gives_back_no_second_slot",),
@@ -35,9 +38,9 @@ MUTATIONS = [
     ),
     Mutation(
         name="end-does-not-wait-for-questions",
-        file=_ENGINE,
+        file=_FAREWELL,
         old=(
-            "            if len(self._idle) < self._capacity:\n"
+            "            if not self._slots.all_idle:\n"
             "                return  # a question is on its way, and may be answered with a job\n"
         ),
         new="",
@@ -46,7 +49,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="more-questions-than-max-jobs-has-left",
-        file=_ENGINE,
+        file=_SLOTS,
         old="while self._idle and (self._left is None or self._asking < self._left):",
         new="while self._idle:",
         tests=(
@@ -57,8 +60,8 @@ MUTATIONS = [
     ),
     Mutation(
         name="finished-job-asks-although-max-jobs-is-set",
-        file=_ENGINE,
-        old="target = None if self._left is not None or self.draining",
+        file=_HELD,
+        old="target = None if not self._asks_again or self.draining",
         new="target = None if self.draining",
         tests=(
             _QUESTIONS + "test_no_more_jobs_are_asked_for_than_max_jobs_has_left",
@@ -68,7 +71,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="slot-of-a-lost-servers-job-is-lost",
-        file=_ENGINE,
+        file=_HELD,
         old="        slot = assignment.slot\n        connection = assignment.connection\n",
         new=(
             "        slot = assignment.slot\n"
@@ -85,7 +88,7 @@ MUTATIONS = [
     Mutation(
         name="slot-of-a-job-that-is-not-run-is-lost",
         file=_WORKER,
-        old="            engine.release(assignment, None)\n            return True\n",
+        old="            engine.held.release(assignment, None)\n            return True\n",
         new="            return True\n",
         tests=(_FAULTS + "test_jobs_that_wait_at_the_worker_for_a_lost_server_are_not_run",),
         breaks="Each job that waits at the worker when its server is lost takes one of the worker's slots for good.",
@@ -120,9 +123,9 @@ MUTATIONS = [
     ),
     Mutation(
         name="generators-data-sent-by-another-thread",
-        file=_ENGINE,
+        file=_HELD,
         old="        assignment.connection.submit((packet, NO_REPLY, None))\n",
-        new="        self.io.post(partial(assignment.connection.submit, (packet, NO_REPLY, None)))\n",
+        new="        self._io.post(partial(assignment.connection.submit, (packet, NO_REPLY, None)))\n",
         tests=(_TASKS + "test_generator_streams_data_and_returns_the_result",),
         breaks="Data may be sent after the result, where it is lost.",
     ),
@@ -141,7 +144,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="result-sent-to-the-server-that-is-asked-next",
-        file=_ENGINE,
+        file=_HELD,
         old="                connection.submit(final)\n                target.submit(grab)",
         new="                target.submit(final, grab)",
         tests=(_SEVERAL + "test_results_go_to_the_servers_that_gave_the_jobs",),
@@ -150,7 +153,7 @@ MUTATIONS = [
     # ---- servers ---------------------------------------------------------------------------------------------------
     Mutation(
         name="finished-job-asks-the-first-server-only",
-        file=_ENGINE,
+        file=_HELD,
         old="            return awake[(awake.index(slot.connection) + 1) % len(awake)]",
         new="            return awake[0]",
         tests=(_TASKS + "test_all_servers_are_served_fairly",),
@@ -158,7 +161,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="idle-slot-asks-the-first-server-only",
-        file=_ENGINE,
+        file=_SLOTS,
         old="return awake[self._rotation % len(awake)] if awake else None",
         new="return awake[0] if awake else None",
         tests=(_TASKS + "test_all_servers_are_served_fairly",),
@@ -166,8 +169,8 @@ MUTATIONS = [
     ),
     Mutation(
         name="no-sleep-after-no-job",
-        file=_ENGINE,
-        old="        connection.submit(connection.session.sleep())  # type: ignore[attr-defined]\n",
+        file=_SLOTS,
+        old="        connection.submit(session.sleep())\n",
         new="",
         tests=(
             _CONFORMANCE + "test_answers_that_come_together_put_the_worker_to_sleep_once",
@@ -177,17 +180,17 @@ MUTATIONS = [
     ),
     Mutation(
         name="no-question-while-asleep",
-        file=_ENGINE,
-        old="self._due = deque(c for c in self._states if c not in self._awake and not _is_asked(c))",
+        file=_SLOTS,
+        old="self._due = deque(c for c in self.sources if c not in self._held.awake and not is_asked(c))",
         new="self._due = deque()",
         tests=(_QUESTIONS + "test_server_that_sleeps_is_asked_each_poll_interval",),
         breaks="On gearmand before 2.0 a job of the future is run when the next other job comes, or never.",
     ),
     Mutation(
         name="cant-do-before-the-running-jobs-result",
-        file=_ENGINE,
-        old="for task in self._leaving - {assignment.task for assignment in list(self._unsent)}:",
-        new="for task in set(self._leaving):",
+        file=_ABILITIES,
+        old="for task in self._held.leaving - {assignment.task for assignment in list(self._held.unsent)}:",
+        new="for task in set(self._held.leaving):",
         tests=(
             _TASKS + "test_task_taken_back_while_a_job_of_it_runs_runs_once",
             _TASKS + "test_task_taken_back_between_a_jobs_end_and_its_result_runs_once",
@@ -229,9 +232,9 @@ MUTATIONS = [
     ),
     Mutation(
         name="shutdown-timeout-is-not-kept",
-        file=_ENGINE,
-        old="            self._deadline = self.io.call_later(timeout, self._give_up)",
-        new="            self._deadline = self.io.call_later(600.0, self._give_up)",
+        file=_FAREWELL,
+        old="            self._deadline = self._io.call_later(timeout, self._give_up)",
+        new="            self._deadline = self._io.call_later(600.0, self._give_up)",
         tests=(
             _TASKS + "test_shutdown_timeout_leaves_the_job_to_another_worker",
             _STOPPED + "test_end_of_the_shutdown_timeout_ends_the_process_and_the_job_goes_to_another_worker",
@@ -240,8 +243,8 @@ MUTATIONS = [
     ),
     Mutation(
         name="second-stop-may-lengthen-the-time",
-        file=_ENGINE,
-        old="if deadline is None or self.io.clock() + timeout < deadline.when:",
+        file=_FAREWELL,
+        old="if deadline is None or self._io.clock() + timeout < deadline.when:",
         new="if True:",
         tests=(_TASKS + "test_a_second_stop_may_shorten_the_time_and_not_lengthen_it",),
         breaks="stop() in a task, or a second signal, puts the end off.",
