@@ -11,16 +11,16 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .client import GearmanClient
 from .engine.announcer import Announcer
 from .engine.client.engine import ClientEngine
 from .engine.worker.held_jobs import OUTCOMES, Ability, Assignment, Slot
-from .errors import ClientClosed, InvalidWorkerState, JobFailed, JobTimeout
+from .engine.worker.task_runner import TaskRunner
+from .errors import ClientClosed, JobFailed, JobTimeout
 from .events import Counters, ServerInfo
 from .future import JobFuture
 from .protocol.client import DATA, STATUS, WARNING
@@ -36,6 +36,7 @@ from .worker import GearmanWorker
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .engine.worker.engine import WorkerEngine
     from .settings.client_options import ClientOptionsDict
 
 __all__ = ["EagerClient", "SubmittedJob"]
@@ -198,12 +199,16 @@ class _WorkerEngine:
     def __init__(self, dispatcher: _Dispatcher, worker: GearmanWorker) -> None:
         self.io = dispatcher.io
         self.counters = Counters()
-        self.pool = _Pool(worker._addresses)
+        self.pool = _Pool(worker._runs.addresses)
         self.jobs: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
         self.held = _HeldJobs(self.io.clock)
         self.stopping = self.draining = False
-        #: How many jobs are being run. Guarded by the worker's lock.
-        self.users = 0
+
+    def lend(self) -> WorkerEngine:
+        """Give it to the worker, as one that was not told to stop; see `Runs.borrow`."""
+        self.stopping = self.draining = False
+        lent: Any = self
+        return cast("WorkerEngine", lent)
 
     # ---- what a task may ask of its worker -------------------------------------------------------------------------
 
@@ -253,7 +258,7 @@ class _Dispatcher(ClientEngine):
         self.start()
         task, unique = arguments[:2]
         payload = arguments[-1]
-        ability = self.worker._abilities.get(task)
+        ability = self.worker._runs.abilities.get(task)
         if ability is None:
             known = ", ".join(sorted(self.worker.worker_abilities)) or "none"
             name = task.decode("utf-8", "replace")
@@ -269,12 +274,14 @@ class _Dispatcher(ClientEngine):
         assignment = Assignment(connection, Slot(), ability, (handle.encode(), task, unique, payload))
         assignment.started = started
         try:
-            with _working(self.worker, self._engine) as engine:
-                engine.held.begin(assignment, self, future)
+            with self.worker._runs.borrow(self._engine.lend, self.worker.ready) as engine:
+                # Another client's, if that runs a job of this worker now.
+                held: Any = engine.held
+                held.begin(assignment, self, future)
                 try:
-                    self.worker._execute(assignment)
+                    TaskRunner(self.worker, self.worker._runs).execute(assignment)
                 finally:
-                    engine.held.forget(assignment)
+                    held.forget(assignment)
         finally:
             if not future.done():
                 # SystemExit and its like have left the task; the exception goes on to the caller.
@@ -315,43 +322,6 @@ class _Dispatcher(ClientEngine):
             query.answered(connection, [*split_arguments(Command.GET_STATUS, packet[_HEADER:]), *nothing])
         else:
             query.answered(connection, [packet[_HEADER:], *nothing, b"0"])
-
-
-@contextmanager
-def _working(worker: GearmanWorker, engine: _WorkerEngine) -> Iterator[_WorkerEngine]:
-    """For the length of a block a worker is running, with the engine that this gives: another job's, if there is one.
-
-    Raises:
-        InvalidWorkerState: it works for servers.
-    """
-    with worker._lock:
-        if worker._running:
-            found: Any = worker._engine
-            if not isinstance(found, _WorkerEngine):
-                raise InvalidWorkerState("the worker is running; give the EagerClient one that is not")
-            engine = found
-        else:
-            engine.stopping = engine.draining = worker._stop_asked = False
-            worker._running = True
-            worker._ended = threading.Event()
-            worker._engine = engine  # type: ignore[assignment]
-            worker.ready.set()
-        engine.users += 1
-    works = getattr(worker._local, "works", False)
-    worker._local.works = True
-    try:
-        yield engine
-    finally:
-        worker._local.works = works
-        with worker._lock:
-            engine.users -= 1
-            if not engine.users:
-                worker._engine = None
-                worker._stop_asked = worker._running = False
-                worker._stop_timeout = None
-                worker.ready.clear()
-                worker._last_stats = worker._stats(engine)  # type: ignore[arg-type]
-                worker._ended.set()
 
 
 def _bring_up(server: Server) -> None:

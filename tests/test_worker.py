@@ -18,7 +18,7 @@ import pytest
 from gearman_pool import GearmanClient, GearmanJob, GearmanWorker, JobUpdate, JSONEncoder
 from gearman_pool.errors import InvalidWorkerState, JobException, JobFailed
 from gearman_pool.events import ConnectionOpened, TaskFinished, TaskStarted
-from gearman_pool.worker_job import GearmanWorkerJob
+from gearman_pool.worker import GearmanWorkerJob
 from tests.support.listening import Keeping
 from tests.support.processes import handler_before_python
 from tests.support.running import running
@@ -277,7 +277,7 @@ def test_task_taken_back_between_a_jobs_end_and_its_result_runs_once(gearmand, w
     other = GearmanWorker([gearmand.address])
     other.register_task("slow", lambda job: runs.append("there"))
     with running(worker):
-        engine, finish = worker._engine, worker._engine.held.finish
+        engine, finish = worker._runs.engine, worker._runs.engine.held.finish
 
         def finish_while_it_is_taken_back(assignment, *arguments):
             entry = finish(assignment, *arguments)
@@ -694,7 +694,7 @@ def test_a_second_stop_may_shorten_the_time_and_not_lengthen_it(gearmand, client
             worker.stop(600)
             getattr(worker, again)(0.2)
             worker.stop(600)
-            wait_until(lambda: not worker._running)
+            wait_until(lambda: worker._runs.engine is None)
         go_on.set()
 
 
@@ -702,7 +702,7 @@ def test_the_time_of_one_stop_is_not_that_of_the_next_run(worker):
     worker.register_task("task", lambda job: b"")
     worker.stop(0.01)
     worker.work()
-    assert worker._stop_limit() == worker.shutdown_timeout
+    assert worker._runs.stop_limit(worker.shutdown_timeout) == worker.shutdown_timeout
 
 
 def test_stop_before_work_ends_the_next_work_at_once_and_only_that(worker, client):
@@ -716,10 +716,10 @@ def test_stop_before_work_ends_the_next_work_at_once_and_only_that(worker, clien
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_stop_that_overtakes_the_start_ends_work(concurrency):
     worker = GearmanWorker(["127.0.0.1:1"], concurrency=concurrency)
-    make = worker._new_engine
+    begin = worker._runs.begin
 
-    def stopped_engine():
-        engine = make()
+    def begin_late(new_engine):
+        engine = begin(new_engine)
         start = engine.start
 
         def start_too_late():
@@ -730,7 +730,7 @@ def test_stop_that_overtakes_the_start_ends_work(concurrency):
         engine.start = start_too_late
         return engine
 
-    worker._new_engine = stopped_engine
+    worker._runs.begin = begin_late
     ended = threading.Thread(target=worker.work, daemon=True)
     ended.start()
     ended.join(10)

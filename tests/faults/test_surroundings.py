@@ -259,7 +259,7 @@ def test_unexpected_error_in_a_workers_or_an_admin_clients_loop_is_survived(gear
     worker.register_task("task", lambda job: b"done")
     with running(worker), GearmanClient([gearmand.address]) as client, GearmanAdminClient([gearmand.address]) as admin:
         assert admin.get_pid() == str(gearmand.pid)
-        for io in (worker._engine.io, admin._engine.io):
+        for io in (worker._runs.engine.io, admin._engine.io):
             failed = threading.Event()
             io.post(lambda failed=failed: (failed.set(), 1 / 0))
             assert failed.wait(10)

@@ -20,7 +20,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="request-that-was-refused-alone-stays-bound",
-        file="gearman_pool/python_gearman.py",
+        file="gearman_pool/python_gearman/client.py",
         old="            _take_back(current_request)\n            raise\n",
         new="            raise\n",
         tests=(f"{PYTHON_GEARMAN}::test_request_that_could_not_be_sent_alone_can_be_submitted_again",),
@@ -28,7 +28,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="requests-of-a-batch-that-was-refused-stay-bound",
-        file="gearman_pool/python_gearman.py",
+        file="gearman_pool/python_gearman/client.py",
         old="            for request in requests:\n                _take_back(request)\n",
         new="            pass\n",
         tests=(

@@ -8,7 +8,7 @@ _HELD = "gearman_pool/engine/worker/held_jobs.py"
 _SLOTS = "gearman_pool/engine/worker/slots.py"
 _ABILITIES = "gearman_pool/engine/worker/abilities.py"
 _FAREWELL = "gearman_pool/engine/worker/farewell.py"
-_WORKER = "gearman_pool/worker.py"
+_RUNNER = "gearman_pool/engine/worker/task_runner.py"
 _SIGNALS = "gearman_pool/engine/worker/stop_signals.py"
 _SESSION = "gearman_pool/protocol/worker.py"
 _QUESTIONS = "tests/faults/test_questions_for_jobs.py::"
@@ -87,8 +87,8 @@ MUTATIONS = [
     ),
     Mutation(
         name="slot-of-a-job-that-is-not-run-is-lost",
-        file=_WORKER,
-        old="            engine.held.release(assignment, None)\n            return True\n",
+        file=_RUNNER,
+        old="            held.release(assignment, None)\n            return True\n",
         new="            return True\n",
         tests=(_FAULTS + "test_jobs_that_wait_at_the_worker_for_a_lost_server_are_not_run",),
         breaks="Each job that waits at the worker when its server is lost takes one of the worker's slots for good.",
@@ -96,25 +96,25 @@ MUTATIONS = [
     # ---- tasks -----------------------------------------------------------------------------------------------------
     Mutation(
         name="generator-goes-on-after-its-server-has-gone",
-        file=_WORKER,
-        old="if assignment.lost or assignment.overdue:\n                    result.close()",
-        new="if assignment.overdue:\n                    result.close()",
+        file=_RUNNER,
+        old="if assignment.lost or assignment.overdue:\n                result.close()",
+        new="if assignment.overdue:\n                result.close()",
         tests=(_FAULTS + "test_generator_whose_server_is_lost_is_closed_and_nothing_more_is_drawn",),
         breaks="A task that yields goes on, perhaps for ever, though nobody can get what it yields.",
     ),
     Mutation(
         name="generator-goes-on-after-its-time-is-up",
-        file=_WORKER,
-        old="if assignment.lost or assignment.overdue:\n                    result.close()",
-        new="if assignment.lost:\n                    result.close()",
+        file=_RUNNER,
+        old="if assignment.lost or assignment.overdue:\n                result.close()",
+        new="if assignment.lost:\n                result.close()",
         tests=(_FAULTS + "test_generator_whose_time_is_up_is_closed_and_nothing_more_is_drawn",),
         breaks="A task that yields goes on after its timeout, and occupies a slot perhaps for ever.",
     ),
     Mutation(
         name="generator-is-left-open",
-        file=_WORKER,
-        old="                    result.close()\n                    return None",
-        new="                    return None",
+        file=_RUNNER,
+        old="                result.close()\n                return None",
+        new="                return None",
         tests=(
             _FAULTS + "test_generator_whose_server_is_lost_is_closed_and_nothing_more_is_drawn",
             _FAULTS + "test_generator_whose_time_is_up_is_closed_and_nothing_more_is_drawn",
@@ -131,14 +131,12 @@ MUTATIONS = [
     ),
     Mutation(
         name="exceptions-text-with-local-variables",
-        file=_WORKER,
-        old="""        error = exc_info[1]
-        text = f"{type(error).__name__}: {error}".encode(""",
-        new="""        error = exc_info[1]
-        where = exc_info[2]
-        while where.tb_next:
-            where = where.tb_next
-        text = f"{type(error).__name__}: {error} {where.tb_frame.f_locals}".encode(""",
+        file=_RUNNER,
+        old="""    return f"{type(error).__name__}: {error}".encode(""",
+        new="""    where = error.__traceback__
+    while where.tb_next:
+        where = where.tb_next
+    return f"{type(error).__name__}: {error} {where.tb_frame.f_locals}".encode(""",
         tests=(_TASKS + "test_task_that_raises_gives_its_class_and_text_and_the_worker_goes_on",),
         breaks="Clients are shown the local variables of a task that raised, secrets among them.",
     ),
@@ -208,9 +206,9 @@ MUTATIONS = [
     # ---- signals and the end ---------------------------------------------------------------------------------------
     Mutation(
         name="signal-drops-the-running-job",
-        file=_WORKER,
-        old="        self._give_up_signal = number\n        self.stop()",
-        new="        self._give_up_signal = number\n        self.stop(0)",
+        file=_RUNNER,
+        old="        self._stop_signal = number\n        self._worker.stop()",
+        new="        self._stop_signal = number\n        self._worker.stop(0)",
         tests=(_STOPPED + "test_signal_lets_the_running_job_finish_and_the_process_exit_with_0",),
         breaks="Each deployment interrupts the jobs that run, and they run again from their start.",
     ),
@@ -251,7 +249,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-of-a-lost-server-is-run",
-        file=_WORKER,
+        file=_RUNNER,
         old="if assignment.lost or assignment.connection.closed:\n            # It had not begun",
         new="if False:\n            # It had not begun",
         tests=(_FAULTS + "test_jobs_that_wait_at_the_worker_for_a_lost_server_are_not_run",),

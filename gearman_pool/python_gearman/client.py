@@ -12,10 +12,10 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .connection import GearmanConnection
-from .connection_manager import GearmanConnectionManager, WhoAnswers
-from .constants import JOB_CREATED, JOB_UNKNOWN, PRIORITY_NONE
-from .errors import (
+from ..connection import GearmanConnection
+from ..connection_manager import GearmanConnectionManager, WhoAnswers
+from ..constants import JOB_CREATED, JOB_UNKNOWN, PRIORITY_NONE
+from ..errors import (
     ConnectionLost,
     ExceededConnectionAttempts,
     GearmanError,
@@ -23,18 +23,18 @@ from .errors import (
     JobFailed,
     ServerUnavailable,
 )
-from .job import GearmanJobRequest
-from .protocol.commands import Command, submit_command
-from .protocol.packets import pack
-from .settings.addresses import ServerAddress, parse_server
+from ..job import GearmanJobRequest
+from ..protocol.commands import Command, submit_command
+from ..protocol.packets import pack
+from ..settings.addresses import ServerAddress, parse_server
 
 if TYPE_CHECKING:
     import logging
 
-    from .engine.client.engine import ClientEngine
-    from .future import JobFuture
-    from .settings.client_options import ClientOptions
-    from .transport.pool import Server
+    from ..engine.client.engine import ClientEngine
+    from ..future import JobFuture
+    from ..settings.client_options import ClientOptions
+    from ..transport.pool import Server
 
 __all__ = ["GearmanConnection", "PythonGearmanClient"]
 
