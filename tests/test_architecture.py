@@ -43,14 +43,14 @@ inline
 client    worker
 python_gearman
 python_gearman.client    python_gearman.worker
-engine.client.engine    engine.worker.task_runner    admin_client
-engine.worker.runs
-future    engine.worker.engine    engine.admin    connection_manager
-engine.worker.abilities    engine.worker.farewell
-engine.worker.slots    engine.worker.job
-engine.worker.held_jobs
-job    options    engine.base
-connection    util    engine.announcer    engine.worker.stop_signals    engine engine.client engine.worker
+engine.client.submitting    engine.worker.task_runner    admin_client    future job
+engine.asking    jobs.future    engine.worker.runs
+engine.client.engine    engine.worker.engine    connection_manager
+engine.client.cancelling engine.client.lost_jobs    engine.worker.abilities engine.worker.farewell
+engine.client.endings    engine.admin    engine.worker.slots engine.worker.job
+engine.client.uniques    engine.base    engine.worker.held_jobs
+jobs.flight    engine.announcer    engine.worker.stop_signals    connection options
+jobs.job jobs.views    jobs engine engine.client engine.worker    util
 
 transport.pool
 transport.connection    transport.connector
@@ -61,7 +61,7 @@ settings.sources
 settings.addresses settings.client_options
 settings.checks settings.policies    settings
 
-threads.launch
+threads.launch threads.outcome
 threads.callbacks threads.lifecycle threads.uwsgi threads.waiting    threads
 
 protocol    protocol.server
@@ -78,13 +78,10 @@ constants errors events
 #: Arrows that point up, each half of a circle, and so a fault of the house. None is added; who mends one takes it out.
 ARROWS_UP = {
     ("transport.connection", "transport.pool"),
-    ("job", "future"),
 }
 
 #: Modules with more lines than a room should have: none is added, and who carves one takes it out.
 TOO_LARGE = {
-    "client",
-    "engine.client.engine",
     "python_gearman.client",
     "transport.pool",
 }

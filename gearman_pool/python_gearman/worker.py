@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..connection import GearmanConnection
-from ..connection_manager import GearmanConnectionManager, WhoAnswers
+from ..connection_manager import GearmanConnectionManager
+from ..engine.asking import Question, address_of
 from ..engine.worker.job import assignment_of, encode_result, whole_number
 from ..errors import ConnectionError, ServerUnavailable  # noqa: A004 - python-gearman's name
 from ..events import ConnectionClosed, ConnectionFailed, Event, Listener
-from ..job import GearmanJob
+from ..jobs.job import GearmanJob
 from ..protocol.commands import Command
 from ..protocol.packets import pack
 from ..settings.addresses import parse_server
@@ -84,10 +85,11 @@ class PythonGearmanWorker(GearmanConnectionManager):
         server = next((server for server in self._pool_servers() if server.address == address), None)
         if engine is None or server is None:
             raise ServerUnavailable(f"{address} is not connected, because the worker does not run", server=str(address))
-        query = WhoAnswers()
-        engine.pool.submit((pack(Command.ECHO_REQ, b""), Command.ECHO_RES, query), server, self.options.connect_timeout)
+        question = Question(address_of)
+        entry = (pack(Command.ECHO_REQ, b""), Command.ECHO_RES.value, question)
+        engine.pool.submit(entry, server, self.options.connect_timeout)
         try:
-            query.promise.wait(self.options.connect_timeout)
+            question.promise.wait(self.options.connect_timeout)
         except (ConnectionError, ServerUnavailable, TimeoutError) as error:
             why = engine.pool.unavailable().servers.get(str(address), "it does not answer")
             raise ServerUnavailable(

@@ -195,7 +195,7 @@ for payload, future in futures:
         # A job of its own timeout ends with JobTimeout, which is a TimeoutError too.
         count("ended" if future.done() else "hung")
         if not future.done():
-            print("hung:", future, future.request.state, future._connection, flush=True)
+            print("hung:", future, future.request.state, future.connection, flush=True)
     except BaseException as error:
         count(type(error).__name__)
 Current.client.close(5)

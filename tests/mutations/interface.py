@@ -52,7 +52,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="property-goes",
-        file="gearman_pool/job.py",
+        file="gearman_pool/jobs/views.py",
         old="    def fraction(self) -> float | None:\n",
         new="    def part(self) -> float | None:\n",
         tests=(_ACCEPTED,),
@@ -152,7 +152,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="fields-of-a-reference-change-places",
-        file="gearman_pool/job.py",
+        file="gearman_pool/jobs/views.py",
         old="    server: str\n    handle: str\n    unique: str\n\n    def __str__",
         new="    handle: str\n    server: str\n    unique: str\n\n    def __str__",
         tests=(_ACCEPTED, "tests/public_interface/test_stored.py::test_pickle_of_an_earlier_version_is_read"),

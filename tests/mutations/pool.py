@@ -176,8 +176,8 @@ MUTATIONS = [
     ),
     Mutation(
         name="room-of-a-job-that-timed-out-is-lost",
-        file="gearman_pool/engine/client/engine.py",
-        old="forget(handle, future)  # type: ignore[attr-defined]\n        return False\n",
+        file="gearman_pool/engine/client/endings.py",
+        old="forget(handle, flight)  # type: ignore[attr-defined]\n        return False\n",
         new="find(handle)  # type: ignore[attr-defined]\n        return False\n",
         tests=(f"{SATURATION}::test_room_of_a_job_that_was_accepted_and_failed_is_given_to_the_next[times_out]",),
         breaks="Jobs that timed out are held, and count, as long as the connection lives.",

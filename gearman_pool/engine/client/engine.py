@@ -1,126 +1,99 @@
-"""What a client does with what its connections tell it: futures, retries, time limits, lost jobs.
+"""`ClientEngine`: what a client does with what its connections tell it.
 
 Threads: methods under the banner ANY THREAD may be called from any thread and take no lock. All others run on the I/O
-thread, which owns every job from the moment its packet is in line.
+thread, which owns every job from the moment its packet is in line. No user code runs here.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
-import os
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ...constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from ...constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_UNKNOWN
 from ...errors import (
     ClientClosed,
     ClientSaturated,
-    ConnectionLost,
     ForkedProcess,
     GearmanError,
     InvalidClientState,
-    JobCancelled,
     JobException,
     JobFailed,
-    JobLost,
     JobTimeout,
     ServerError,
 )
-from ...events import (
-    ClientStats,
-    Counters,
-    JobAccepted,
-    JobFinished,
-    JobRetried,
-    JobUpdated,
-)
-from ...future import CANCELLED, FINISHED, JobFuture
-from ...job import GearmanJob, JobReference, JobUpdate, as_text
-from ...protocol.client import (
-    COMPLETE,
-    CREATED,
-    DATA,
-    EXCEPTION,
-    FAIL,
-    LATE,
-    STATUS,
-    WARNING,
-    ClientSession,
-    submit_reply,
-)
-from ...protocol.commands import Command
+from ...events import ClientStats, Counters, JobAccepted, JobFinished, JobRetried, JobUpdated
+from ...jobs.flight import Flight
+from ...jobs.views import JobReference, as_text
+from ...protocol.client import COMPLETE, CREATED, EXCEPTION, FAIL, LATE, STATUS, ClientSession, submit_reply
 from ...protocol.packets import Packet, pack, packet_size
-from ...protocol.session import ERROR, REPLY, TEXT_LINE, Entry
+from ...protocol.session import ERROR, REPLY, Entry
 from ...protocol.session import Event as SessionEvent
-from ...protocol.values import number
 from ...settings.addresses import ServerAddress
 from ...settings.client_options import ClientOptions
-from ...threads.callbacks import CallbackThreads, Mailbox
+from ...threads.outcome import FINISHED
 from ...threads.waiting import Promise, release_all
 from ...transport.connection import Connection, LostEntries
 from ...transport.pool import Query, Server
-from ...transport.syscalls import HAS_GIL
 from ..base import Engine
+from .cancelling import Cancelling
+from .endings import Endings, connection_lost, copy_error
+from .lost_jobs import LostJobs
+from .uniques import Uniques
 
-__all__ = ["ClientEngine"]
+__all__ = ["EXIT_TIMEOUT", "ClientEngine"]
 
 log: logging.Logger = logging.getLogger("gearman_pool.client")
-
-#: How long the I/O thread waits for a lock that a caller may hold, in seconds; then a callback thread goes on with it.
-PATIENCE = 0.02
-
-#: How long the callback thread waits for it. Nobody holds it so long but a caller that was interrupted and left it
-#: taken.
-LOST_LOCK = 2.0
-
-#: For how long, in seconds, it does not wait for any such lock once it has waited for one in vain.
-_IMPATIENCE = 1.0
-
-#: How many silent jobs are asked after in one sweep of one connection, so that a sweep stays short.
-_SWEEP_LIMIT = 1000
 
 #: How long the exit of the interpreter waits for what is not accepted yet, in seconds.
 EXIT_TIMEOUT = 1.0
 
+_CLOSED = "the client is closed; make a new one"
+
 
 class ClientEngine(Engine):
-    """One process's half of a client."""
+    """One process's half of a client.
+
+    Args:
+        addresses: The servers.
+        options: The client's options.
+        place_of: Makes what users see of a server, as `GearmanJob.connection`.
+        decode: The encoder's; None if results are the bytes themselves.
+        unique_bytes: How many random bytes a unique that is made up stands for.
+    """
 
     def __init__(
         self,
         addresses: tuple[ServerAddress, ...],
         options: ClientOptions,
-        connection_for: Callable[[ServerAddress], Any],
+        place_of: Callable[[ServerAddress], Any],
         decode: Callable[[Any], Any] | None,
         unique_bytes: int,
     ) -> None:
         new_session = partial(ClientSession, options.max_packet_size)
         super().__init__("client", "gearman_pool", addresses, options, new_session, log)
-        #: For what only passes the news on, which must not wait behind users' code.
-        self.notices: CallbackThreads = CallbackThreads(f"{self.io.name}-notice", self.io.post_later)
-        # One thread of these, however many futures it is about.
-        self._stubborn = Mailbox(self.notices)
-        self._impatient_until = 0.0
+        #: Why nothing more is taken; None as long as it is. Written by any thread.
         self.refusing: str | None = None
-        # The first half of the uniques made here is random, the second half counts.
-        self._unique_bytes = unique_bytes
-        self._renew_uniques()
-        self._connection_for = connection_for
-        self._decode = decode
+        self.uniques: Uniques = Uniques(self.io, unique_bytes)
+        self._endings = Endings(self)
+        self._finish = self._endings.finish
+        self._lost_jobs = LostJobs(self, self._endings)
+        self._cancelling = Cancelling(self, self._endings)
+        self._place_of = place_of
+        # What users see of each server, once a job was accepted there. The I/O thread's.
+        self._places: dict[Server, Any] = {}
+        self._decodes = decode is not None
         wanted = self.announcer.wanted
         self._tells_accepted = JobAccepted in wanted
         self._tells_updated = JobUpdated in wanted
         self._tells_finished = JobFinished in wanted
         self._close_when: Callable[[], bool] | None = None
-        #: Jobs that a server has been told to drop, until it has answered.
-        self._cancelling: set[JobFuture] = set()
-        self._sweep = 0
-        self._sweeping = False
+        # Locks of callers that wait for anything to come. Changed by any thread, by single operations.
         self._activity: deque[threading.Lock] = deque()
 
     # ==== ANY THREAD ================================================================================================
@@ -135,13 +108,16 @@ class ClientEngine(Engine):
         if self.refusing is not None:
             raise ClientClosed(self.refusing)
         if not self.io.running:
-            self._renew_uniques()
+            self.uniques.renew()
             super().start()
 
-    def submit(self, future: JobFuture, arguments: tuple[bytes, ...], timeout: float | None) -> None:
+    def submit(self, flight: Flight, arguments: tuple[bytes, ...], timeout: float | None) -> None:
         """Put a job in line. Blocks only while the budget is used up, for ``submit_timeout`` at the most.
 
-        ``arguments`` are those of its packet.
+        Args:
+            flight: The job.
+            arguments: Those of its packet.
+            timeout: The job's time limit, in seconds; None for no limit.
 
         Raises:
             ClientSaturated: the budget was used up all that time.
@@ -150,34 +126,32 @@ class ClientEngine(Engine):
         """
         if self.refusing is not None or not self.io.running:
             self.start()
-        packet = pack(future._command, *arguments)
+        packet = pack(flight.command, *arguments)
         size = packet_size(packet)
         pool = self.pool
         if pool.full(size):
-            self._wait_for_room(size, future)
-        request = future.request
-        future._engine = self
-        request._move(JOB_PENDING)
-        request.connection_attempts += 1
-        if timeout is not None or self._tells_finished:
-            future._started = self.io.clock()
-        if timeout is not None:
-            deadline = future._started + timeout
-            self.io.post_by(deadline, partial(self._watch_timeout, future, deadline, timeout))
-        pool.submit((packet, submit_reply(request.background), future), future._key)
+            self._wait_for_room(size, flight)
+        if timeout is None and not self._tells_finished:
+            flight.depart(self)
+        else:
+            now = self.io.clock()
+            flight.depart(self, now)
+            if timeout is not None:
+                self.io.post_by(now + timeout, partial(self._watch_timeout, flight, now + timeout, timeout))
+        pool.submit((packet, submit_reply(flight.request.background), flight), flight.key)
         if self.io.ended:
-            # It ended between the look above and now; nobody else will see this one.
+            # The loop ended between the look above and now; nobody else will see this one.
             self._on_stop()
 
-    def _wait_for_room(self, size: int, future: JobFuture) -> None:
+    def _wait_for_room(self, size: int, flight: Flight) -> None:
         timeout = self.options.submit_timeout
         if not self.pool.wait_for_room(size, self.io.clock() + timeout):
             raise ClientSaturated(
-                f"no room for task {future.request.job.task!r} within submit_timeout ({timeout:g} s): "
+                f"no room for task {flight.request.job.task!r} within submit_timeout ({timeout:g} s): "
                 f"{self.pool.in_flight()} of max_in_flight {self.options.max_in_flight} jobs are in flight, "
                 f"{self._outbound()} of "
                 f"max_outbound_bytes {self.options.max_outbound_bytes} wait to be sent; slow down or raise the limits",
-                task=future.request.job.task,
+                task=flight.request.job.task,
                 retryable=True,
             )
         if self.refusing is not None:
@@ -204,18 +178,18 @@ class ClientEngine(Engine):
 
     def close(self, timeout: float) -> bool:
         """Refuse new jobs, wait for those in flight, fail what is left, stop. Return whether the thread has ended."""
-        self.refusing = self.refusing or "the client is closed; make a new one"
+        self.refusing = self.refusing or _CLOSED
         self.io.post(partial(self._begin_close, timeout, self._nothing_in_flight))
         ended = self._wait_ended(timeout + 1.0)
         deadline = self.io.clock() + min(timeout, 1.0)
-        for threads in (self.notices, self.callbacks):
+        for threads in (self._endings.notices, self.callbacks):
             threads.stop()
             threads.join(max(0.0, deadline - self.io.clock()))
         return ended
 
     def abandon(self) -> None:
         """The client has gone: stop as soon as nothing is in flight, without anybody waiting. Takes no lock."""
-        self.refusing = "the client is closed; make a new one"
+        self.refusing = _CLOSED
         self.io.post(partial(self._begin_close, self.options.submit_timeout, self._nothing_in_flight))
 
     def close_at_exit(self) -> None:
@@ -225,20 +199,20 @@ class ClientEngine(Engine):
             self.io.post(partial(self._begin_close, EXIT_TIMEOUT, self._nothing_unaccepted))
             self.io.wait_stopped(EXIT_TIMEOUT + 1.0)
 
-    def begin_cancel(self, future: JobFuture, promise: Promise) -> None:
+    def begin_cancel(self, flight: Flight, promise: Promise) -> None:
         """Try to cancel a job; the promise says whether that was done."""
-        self.io.post(partial(self._cancel, future, promise))
+        self.io.post(partial(self._cancelling.cancel, flight, promise))
 
-    def cancel(self, future: JobFuture) -> bool:
+    def cancel(self, flight: Flight) -> bool:
         """Try to cancel a job, and return whether that was done: see `JobFuture.cancel`.
 
         Blocks for ``health_check_timeout`` at the most, and not at all in a thread that runs an asyncio loop.
         """
         if self.forked:
-            self.end_copy(future)
+            self.end_copy(flight)
             return False
         promise = Promise()
-        self.begin_cancel(future, promise)
+        self.begin_cancel(flight, promise)
         if _in_event_loop():
             return False
         try:
@@ -246,7 +220,7 @@ class ClientEngine(Engine):
         except TimeoutError:
             return False
 
-    def before_waiting(self, future: JobFuture) -> None:
+    def before_waiting(self, flight: Flight) -> None:
         """Refuse to let the I/O thread wait for itself; end a copy of a job of the parent's.
 
         Raises:
@@ -254,7 +228,7 @@ class ClientEngine(Engine):
         """
         if self.forked:
             # At the moment of the fork it was in the I/O thread's hands, in none of the places that are looked at then.
-            self.end_copy(future)
+            self.end_copy(flight)
         elif self.io.is_current():
             raise InvalidClientState("the I/O thread must not wait for a result: that result could never come")
 
@@ -278,22 +252,22 @@ class ClientEngine(Engine):
         super().after_fork_in_child()
 
     def _leave_to_parent(self, token: object) -> None:
-        if isinstance(token, JobFuture):
+        if isinstance(token, Flight):
             self.end_copy(token)
         else:
             super()._leave_to_parent(token)
 
-    def end_copy(self, future: JobFuture) -> None:
+    def end_copy(self, flight: Flight) -> None:
         """End the copy of a job of the parent's."""
         error = ForkedProcess(
             "the job was submitted by the parent process, which gets its result; submit it here if it is wanted here"
         )
-        future._replace_guard()
-        _describe(error, future)
-        if future._resolve(FINISHED, None, error, 0):
-            future.request.connection_failed = True
-            future.request._future = None
-            future._client = None
+        error.task, error.unique = flight.names
+        flight.replace_guard()
+        if flight.resolve(FINISHED, None, error, 0):
+            flight.lose()
+            flight.break_off()
+            flight.let_go()
 
     # ==== THE I/O THREAD ============================================================================================
 
@@ -304,11 +278,11 @@ class ClientEngine(Engine):
         return False
 
     def _on_stop(self) -> None:
-        self.refusing = self.refusing or "the client is closed; make a new one"
+        self.refusing = self.refusing or _CLOSED
         super()._on_stop()
         release_all(self._activity)
         self.callbacks.stop()
-        self.notices.stop()
+        self._endings.notices.stop()
 
     def _closed(self) -> GearmanError:
         return ClientClosed("the client was closed before the job was done")
@@ -335,18 +309,10 @@ class ClientEngine(Engine):
             connection.lose(broken)
             # The session has given these jobs up already, so the loss of the connection does not end them.
             for _, token, _ in events:
-                if isinstance(token, JobFuture):
-                    self._end_broken(token, broken)
+                if isinstance(token, Flight):
+                    self._endings.break_off(token, broken)
         if self._activity:
             release_all(self._activity)
-
-    def _end_broken(self, future: JobFuture, broken: GearmanError) -> None:
-        if not future._ended:
-            future._ended = True
-            error = _copy(broken)
-            _describe(error, future)
-            future.request._future = None
-            self._resolve(future, FINISHED, None, error)
 
     def _take(self, connection: Connection, events: list[SessionEvent]) -> None:
         for kind, token, value in events:
@@ -368,198 +334,75 @@ class ClientEngine(Engine):
             else:
                 self._updated(connection, token, kind, value)
 
-    def _accepted(self, connection: Connection, future: JobFuture, handle: str) -> None:
-        request = future.request
-        if future._ended:
+    def _accepted(self, connection: Connection, flight: Flight, handle: str) -> None:
+        if flight.ended:
             # It timed out, or was cancelled, while it was on its way.
-            connection.session.forget(handle, future)  # type: ignore[attr-defined]
+            connection.session.forget(handle, flight)  # type: ignore[attr-defined]
             return
         self.counters.jobs_accepted += 1
-        job = request.gearman_job
         server = connection.server
-        # In this order: whoever sees the handle, on another thread, sees the connection that it belongs to.
-        job.connection = server.public or self._make_public(server)
-        job.handle = handle
-        request._move(JOB_CREATED)
+        flight.accept(connection, self._places.get(server) or self._make_place(server), handle, self._lost_jobs.sweep)
+        background = flight.request.background
         if self._tells_accepted:
-            self.announcer.tell(JobAccepted(server.name, *_names(job), handle, request.background))
-        if request.background:
-            self._finish(future, JOB_CREATED, JobReference(server.name, handle, as_text(job.unique)), None)
-            return
-        future._connection = connection
-        future._heard = self._sweep
-        if not self._sweeping:
-            self._start_sweeping()
-        if future._watchers:
-            release_all(future._watchers)
+            self.announcer.tell(JobAccepted(server.name, *flight.names, handle, background))
+        if background:
+            reference = JobReference(server.name, handle, as_text(flight.job.unique))
+            self._finish(flight, JOB_CREATED, reference, None)
+        elif not self._lost_jobs.sweeping:
+            self._lost_jobs.begin()
 
-    def _make_public(self, server: Server) -> Any:
-        server.public = self._connection_for(server.address)
-        return server.public
+    def _make_place(self, server: Server) -> Any:
+        place = self._places[server] = self._place_of(server.address)
+        return place
 
-    def _completed(self, future: JobFuture, payload: bytes) -> None:
-        if future._ended:
+    def _completed(self, flight: Flight, payload: bytes) -> None:
+        if flight.ended:
             # It timed out while it was on its way, and came with its result.
             self.counters.late_packets += 1
             return
         self.counters.jobs_completed += 1
-        future.request.result_data = payload
-        if self._decode is not None:
-            future._decoded = True
-        self._finish(future, JOB_COMPLETE, payload, None)
+        flight.take_result(payload, self._decodes)
+        self._finish(flight, JOB_COMPLETE, payload, None)
 
-    def _failed(self, future: JobFuture) -> None:
-        if future._ended:
+    def _failed(self, flight: Flight) -> None:
+        if flight.ended:
             self.counters.late_packets += 1
-        elif future in self._cancelling:
+        elif flight in self._cancelling.dropping:
             # The server has dropped it, and tells so before it answers the command.
-            self.cancelled(future)
+            self._cancelling.cancelled(flight)
         else:
-            self._worker_failed(
-                future, JobFailed(f"the worker of task {future.request.job.task!r} said that it failed")
-            )
+            self._endings.fail(flight, JobFailed(f"the worker of task {flight.job.task!r} said that it failed"))
 
-    def _worker_failed(self, future: JobFuture, error: JobFailed) -> None:
-        self.counters.jobs_failed += 1
-        connection = future._connection
-        error.server = connection.server.name if connection is not None else None
-        self._finish(future, JOB_FAILED, None, error)
-
-    def _worker_raised(self, future: JobFuture, data: bytes) -> None:
-        if future._ended:
+    def _worker_raised(self, flight: Flight, data: bytes) -> None:
+        if flight.ended:
             self.counters.late_packets += 1
             return
-        future.request.exception_data = data
+        flight.take_exception(data)
         error = JobException(
-            f"the worker of task {future.request.job.task!r} raised an exception; "
-            f".data holds what it said ({len(data)} bytes)"
+            f"the worker of task {flight.job.task!r} raised an exception; .data holds what it said ({len(data)} bytes)"
         )
         error.data = data
-        self._worker_failed(future, error)
+        self._endings.fail(flight, error)
 
     def _refused(self, connection: Connection, token: Any, code: str, text: str) -> None:
-        if isinstance(token, JobFuture):
-            self.counters.jobs_failed += 1
-            task, unique = _names(token.request.job)
+        if isinstance(token, Flight):
+            task, unique = token.names
             error = ServerError.from_reply(code, text, server=connection.server.name, task=task, unique=unique)
-            self._finish(token, JOB_FAILED, None, error)
+            self._endings.fail(token, error)
         elif token is not None:
             token.refused(connection, code, text)
 
-    def _updated(self, connection: Connection, future: JobFuture, kind: int, value: Any) -> None:
-        if future._ended:
+    def _updated(self, connection: Connection, flight: Flight, kind: int, value: Any) -> None:
+        if flight.ended:
             self.counters.late_packets += 1
             return
         self.counters.updates += 1
-        future._heard = self._sweep
-        request = future.request
-        callbacks = future._on_update
-        if kind == STATUS:
-            name = "status"
-            numerator, denominator = value
-            request._set_status(True, True, numerator, denominator)
-            update = JobUpdate(name, None, numerator, denominator)
-        else:
-            name = "data" if kind == DATA else "warning"
-            update = JobUpdate(name, value)
+        update, call = flight.update(kind, value, self._lost_jobs.sweep)
         if self._tells_updated:
             size = 0 if kind == STATUS else len(value)
-            self.announcer.tell(JobUpdated(connection.server.name, *_names(request.job), name, size))
-        if callbacks is not None and name in callbacks:
-            arguments = value if kind == STATUS else (value,)
-            self._mailbox(future).put(partial(_call_back, future, callbacks[name], kind != STATUS, arguments))
-            return
-        if kind == DATA:
-            _append(request, "_raw_data", value)
-            if request._observers is not None:
-                request._observers.append(value)
-        elif kind == WARNING:
-            _append(request, "_raw_warnings", value)
-        if future._recover:
-            if future._stream is None:
-                future._stream = deque()
-            future._stream.append(update)
-        if future._watchers:
-            release_all(future._watchers)
-
-    # ---- how a job ends --------------------------------------------------------------------------------------------
-
-    def _finish(
-        self, future: JobFuture, state: str, result: Any, error: BaseException | None, outcome: str = FINISHED
-    ) -> None:
-        """Give a job its outcome: the one place where that is done."""
-        if future._ended:
-            return
-        future._ended = True
-        request = future.request
-        if request.state != state:
-            request._move(state)
-        if isinstance(error, GearmanError):
-            _describe(error, future)
-            if error.server is None and future._connection is not None:
-                error.server = future._connection.server.name
-        if future._timer is not None:
-            future._timer.cancel()
-            future._timer = None
-        future._payload = None
-        future._connection = None
-        # Before the outcome is set: whoever waited for that may submit the request again at once.
-        request._future = None
-        if self._tells_finished:
-            self._tell_finished(future, error)
-        self._resolve(future, outcome, result, error)
-
-    def _resolve(self, future: JobFuture, outcome: str, result: Any, error: BaseException | None) -> None:
-        io = self.io
-        patience = PATIENCE if io.now >= self._impatient_until else 0.0
-        done = future._resolve(outcome, result, error, patience, io.release_soon)
-        if done is None:
-            # An interrupted caller may have left the locks of hundreds of futures taken: no waiting for the next ones.
-            self._impatient_until = self.io.clock() + _IMPATIENCE
-            since = self.io.clock()
-            self._stubborn.put(partial(self._resolve_stubborn, future, outcome, result, error, since))
-        else:
-            self._resolved(future)
-
-    def _resolve_stubborn(
-        self, future: JobFuture, outcome: str, result: Any, error: BaseException | None, since: float
-    ) -> None:
-        """On a thread for notices: resolve a future whose lock a caller holds, or has left taken when interrupted."""
-        patience = max(0.0, since + LOST_LOCK - self.io.clock())
-        if future._resolve(outcome, result, error, patience) is None:
-            future._replace_guard()
-            future._resolve(outcome, result, error, 0)
-        self._resolved(future)
-
-    def _resolved(self, future: JobFuture) -> None:
-        """Let go of a future that has its outcome, and tell of it whoever wants to be told."""
-        future._client = None
-        audience, future._audience = future._audience, None
-        if audience is None:
-            return
-        waiters, callbacks = audience
-        if waiters:
-            self.notices.submit(partial(future._tell_waiters, waiters, LOST_LOCK))
-        if callbacks:
-            call = partial(future._call_back, callbacks)
-            if future._mailbox is not None:
-                future._mailbox.put(call)
-            else:
-                self.callbacks.submit(call)
-
-    def _fail(self, future: JobFuture, error: GearmanError, state: str = JOB_FAILED) -> None:
-        self.counters.jobs_failed += 1
-        self._finish(future, state, None, error)
-
-    def _forget(self, future: JobFuture) -> bool:
-        """Nobody waits for this job any more: what still comes for it is not for us. Return whether it never left."""
-        if self.pool.withdraw(future):
-            future.request.connection_attempts = max(0, future.request.connection_attempts - 1)
-            return future.request.connection_attempts == 0
-        connection, handle = future._connection, future.job.handle
-        if connection is not None and handle is not None:
-            connection.session.forget(handle, future)  # type: ignore[attr-defined]
-        return False
+            self.announcer.tell(JobUpdated(connection.server.name, *flight.names, update.kind, size))
+        if call is not None:
+            flight.mailbox(self.callbacks).put(call)
 
     # ---- lost connections ------------------------------------------------------------------------------------------
 
@@ -569,7 +412,7 @@ class ClientEngine(Engine):
         # Those that may have been sent first: an interrupted sender leaves an entry in both lists.
         for token in (*(entry[2] for entry in entries.unanswered), *entries.accepted):
             seen.add(id(token))
-            if isinstance(token, JobFuture):
+            if isinstance(token, Flight):
                 self._lost(connection, token, error)
             elif isinstance(token, Query):
                 token.lost(error)
@@ -584,292 +427,70 @@ class ClientEngine(Engine):
         if self._activity:
             release_all(self._activity)
 
-    def _reroute(self, entry: Entry, future: JobFuture) -> None:
-        self.pool.park_again(entry, future._key, self.io.clock() + self.options.submit_timeout)
+    def _reroute(self, entry: Entry, flight: Flight) -> None:
+        self.pool.park_again(entry, flight.key, self.io.clock() + self.options.submit_timeout)
 
-    def _lost(self, connection: Connection, future: JobFuture, error: GearmanError) -> None:
+    def _lost(self, connection: Connection, flight: Flight, error: GearmanError) -> None:
         """A job was at the server when the connection went."""
-        request = future.request
-        if future._ended:
+        request = flight.request
+        if flight.ended:
             return
         accepted = request.state == JOB_CREATED
         attempts_left = request.connection_attempts < request.max_connection_attempts
         if isinstance(error, ClientClosed):
-            self._fail(future, ClientClosed(str(error), maybe_sent=True))
-        elif attempts_left and (future._recover or not accepted):
-            self._send_again(future, error)
+            self._endings.fail(flight, ClientClosed(str(error), maybe_sent=True))
+        elif attempts_left and (flight.recover or not accepted):
+            self._send_again(flight, error)
         else:
             self.counters.jobs_lost += 1
-            request.connection_failed = True
-            self._finish(future, JOB_UNKNOWN, None, _connection_lost(connection, request, error))
+            flight.lose()
+            self._finish(flight, JOB_UNKNOWN, None, connection_lost(connection, flight, error))
 
-    def _send_again(self, future: JobFuture, error: GearmanError) -> None:
-        request = future.request
-        job = request.gearman_job
-        if not future._unique_given and not request.background:
-            # The old unique may belong to a zombie: a job that the server forgets as soon as a worker takes it.
-            job.unique = self.new_unique()
-        request._move(JOB_UNKNOWN)
-        request._move(JOB_PENDING)
-        request.connection_attempts += 1
-        job.handle = None
-        future._connection = None
+    def _send_again(self, flight: Flight, error: GearmanError) -> None:
+        request = flight.request
+        # The old unique may belong to a zombie: a job that the server forgets as soon as a worker takes it.
+        fresh = None if flight.unique_given or request.background else self.uniques.new()
+        unique = flight.depart_again(fresh)
         self.counters.jobs_retried += 1
-        self.announcer.tell(JobRetried(error.server, *_names(job), request.connection_attempts, str(error)))
-        packet = pack(future._command, *future._arguments(_bytes(job.unique)))
-        self._reroute((packet, submit_reply(request.background), future), future)
-
-    def new_unique(self) -> str:
-        """Return a unique that nobody else has."""
-        if not self.io.running:
-            self._renew_uniques()
-        if not HAS_GIL:
-            # Two threads can get the same number from `itertools.count`.
-            return os.urandom(self._unique_bytes).hex()
-        return f"{self._unique_prefix}{next(self._unique_numbers)}"
-
-    def _renew_uniques(self) -> None:
-        """Choose another first half, and another number to count from, for the uniques made from now on.
-
-        Until the I/O thread runs, a fork that Python is not told of (uWSGI's) can have copied the former ones. If two
-        processes made the same uniques, the server would take their jobs for one, and give both the same result.
-        """
-        self._unique_prefix = os.urandom(self._unique_bytes).hex()[:-12]
-        # It does not begin at 0: a short prefix may be another process's too. Twelve digits, for longer than any client
-        # lives; as decimals, which cost half as much as hexadecimals of a fixed width.
-        self._unique_numbers = itertools.count(10**11 + int.from_bytes(os.urandom(5), "big") % (8 * 10**11))
+        self.announcer.tell(JobRetried(error.server, *flight.names, request.connection_attempts, str(error)))
+        packet = pack(flight.command, *flight.arguments(unique))
+        self._reroute((packet, submit_reply(request.background), flight), flight)
 
     def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
         """End a job for which no server could be had in time, or a question."""
         token = entry[2]
-        if isinstance(token, JobFuture):
+        if isinstance(token, Flight):
             if not token.done():
-                token.request.connection_attempts = max(0, token.request.connection_attempts - 1)
                 # The error is shared by all that waited; each gets its own, with its task.
-                mine = _copy(error)
+                mine = copy_error(error)
                 # One that waited to be sent again was at a server once.
-                mine.maybe_sent = token.request.connection_attempts > 0
-                self._fail(token, mine, JOB_FAILED if isinstance(error, ClientClosed) else JOB_UNKNOWN)
+                mine.maybe_sent = not token.unsend()
+                self._endings.fail(token, mine, JOB_FAILED if isinstance(error, ClientClosed) else JOB_UNKNOWN)
         else:
             super().on_unroutable(entry, error)
 
     # ---- time limits and silent jobs -------------------------------------------------------------------------------
 
-    def _watch_timeout(self, future: JobFuture, deadline: float, timeout: float) -> None:
-        if not future._ended:
-            future._timer = self.io.call_at(deadline, partial(self._timed_out, future, timeout))
+    def _watch_timeout(self, flight: Flight, deadline: float, timeout: float) -> None:
+        if not flight.ended:
+            flight.limit(self.io.call_at(deadline, partial(self._timed_out, flight, timeout)))
 
-    def _timed_out(self, future: JobFuture, timeout: float) -> None:
-        if future._ended:
+    def _timed_out(self, flight: Flight, timeout: float) -> None:
+        if flight.ended:
             return
         self.counters.jobs_timed_out += 1
-        task = future.job.task
-        unsent = self._forget(future)
+        task = flight.job.task
+        unsent = self._endings.forget(flight)
         if unsent:
             where = "it was not sent"
-        elif future.request.state == JOB_CREATED:
+        elif flight.request.state == JOB_CREATED:
             where = "the server was not told, and a worker may still run it"
         else:
             where = "the server had not accepted it, and may still do so"
         text = f"task {task!r} has no result after its timeout of {timeout:g} s; {where}"
-        self._finish(future, JOB_FAILED, None, JobTimeout(text, maybe_sent=not unsent, retryable=unsent))
-
-    def _start_sweeping(self) -> None:
-        self._sweeping = True
-        self.io.call_later(self.options.lost_job_check / 2, self._sweep_jobs)
-
-    def _sweep_jobs(self) -> None:
-        """Ask the server after each job that has been silent for ``lost_job_check`` seconds.
-
-        gearmand drops a job without a word when it was submitted with the unique of one whose client had left.
-        """
-        self._sweep += 1
-        jobs = 0
-        for connection in self.pool.connections:
-            session = connection.session
-            assert isinstance(session, ClientSession)
-            jobs += len(session.handles)
-            silent = [(handle, future) for handle, future in session.accepted() if self._sweep - future._heard > 1]
-            for handle, future in silent[:_SWEEP_LIMIT]:
-                future._heard = self._sweep
-                packet = pack(Command.GET_STATUS, _bytes(handle))
-                connection.submit((packet, Command.STATUS_RES, _LostCheck(self, future)))
-        self._sweeping = bool(jobs)
-        if self._sweeping:
-            self.io.call_later(self.options.lost_job_check / 2, self._sweep_jobs)
-
-    def job_checked(self, connection: Connection, future: JobFuture, known: bool) -> None:
-        """The server has said whether it still has a job.
-
-        It is this connection's still, under the handle that was asked for: a job is sent again only when its connection
-        is lost, and nothing that is answered later on that one is read.
-        """
-        if known or future._ended:
-            return
-        self._forget(future)
-        self.counters.jobs_lost += 1
-        text = (
-            f"{connection.server.address} no longer has the job of task {future.job.task!r}, and never "
-            "said how it ended; it may or may not have run"
-        )
-        self._finish(future, JOB_FAILED, None, JobLost(text, server=connection.server.name, maybe_sent=True))
-
-    # ---- cancel ----------------------------------------------------------------------------------------------------
-
-    def _cancel(self, future: JobFuture, promise: Promise, pause: float = 0.005) -> None:
-        connection, handle = future._connection, future.job.handle
-        if future._ended:
-            promise.set(future.cancelled())
-        elif self.pool.withdraw(future):
-            future.request.connection_attempts -= 1
-            self.cancelled(future)
-            promise.set(True)
-        elif connection is not None and handle is not None:
-            query = _CancelCheck(self, future, promise)
-            connection.submit((pack(Command.GET_STATUS, _bytes(handle)), Command.STATUS_RES, query))
-        else:
-            # On its way: the server's answer comes first. A silent server is asked after less and less often.
-            self.io.call_later(pause, partial(self._cancel, future, promise, min(2 * pause, 0.2)))
-
-    def cancelled(self, future: JobFuture) -> None:
-        """The job is withdrawn."""
-        if future._ended:
-            return
-        self._forget(future)
-        self.counters.jobs_cancelled += 1
-        # The server says that no worker has it, and is then told to drop it: a worker may take it in between.
-        maybe_sent = future.request.connection_attempts > 0
-        error = JobCancelled(f"task {future.job.task!r} was cancelled", maybe_sent=maybe_sent)
-        self._finish(future, JOB_FAILED, None, error, CANCELLED)
-
-    # ---- listeners and callbacks -----------------------------------------------------------------------------------
-
-    def _tell_finished(self, future: JobFuture, error: BaseException | None) -> None:
-        request = future.request
-        outcome = type(error).__name__ if error is not None else "accepted" if request.background else "complete"
-        connection = request.job.connection
-        server = str(connection) if connection is not None else None
-        duration = self.io.clock() - future._started
-        self.announcer.tell(JobFinished(server, *_names(request.job), outcome, duration))
-
-    def _mailbox(self, future: JobFuture) -> Mailbox:
-        if future._mailbox is None:
-            future._mailbox = Mailbox(self.callbacks)
-        return future._mailbox
-
-
-class _LostCheck(Query):
-    """Asks whether the server still has a job that has long been silent."""
-
-    def __init__(self, dispatcher: ClientEngine, future: JobFuture) -> None:
-        self._engine = dispatcher
-        self._future = future
-
-    def answered(self, connection: Connection, value: list[bytes]) -> None:
-        self._engine.job_checked(connection, self._future, value[1] == b"1")
-
-
-class _CancelCheck(Query):
-    """Asks whether a job runs, and has the server drop it if not.
-
-    A job that others wait for too is not dropped, which would fail theirs: only this future's part in it ends. Others
-    can wait only for one of a unique that a user gave; how many do, the server tells by the unique alone.
-    """
-
-    def __init__(self, dispatcher: ClientEngine, future: JobFuture, promise: Promise) -> None:
-        self._engine = dispatcher
-        self._future = future
-        self._promise = promise
-        self._asked = "whether it runs"
-
-    def answered(self, connection: Connection, value: Any) -> None:
-        future = self._future
-        handle = future.job.handle
-        if self._asked == "to drop it":
-            self._end(dropped=True)
-        elif future._ended or handle is None or value[1] != b"1" or value[2] == b"1":
-            self._end(dropped=False)
-        elif self._asked == "who waits for it":
-            if number(value[5]) > 1:
-                self._end(dropped=True)
-            else:
-                self._drop(connection, handle)
-        elif connection.session.shares(handle):  # type: ignore[attr-defined]
-            self._end(dropped=True)
-        elif future._unique_given and future._key != b"-":
-            self._asked = "who waits for it"
-            packet = pack(Command.GET_STATUS_UNIQUE, _bytes(future.job.unique))
-            connection.submit((packet, Command.STATUS_RES_UNIQUE, self))
-        else:
-            self._drop(connection, handle)
-
-    def _drop(self, connection: Connection, handle: str) -> None:
-        self._asked = "to drop it"
-        # It stays the connection's: if it completes after all, or the connection is lost, it ends by that.
-        self._engine._cancelling.add(self._future)
-        connection.submit((b"cancel job " + _bytes(handle) + b"\r\n", TEXT_LINE, self))
-
-    def refused(self, connection: Connection, code: str, text: str) -> None:
-        self._end(dropped=False)
-
-    def lost(self, error: GearmanError) -> None:
-        self._end(dropped=False)
-
-    def _end(self, dropped: bool) -> None:
-        self._engine._cancelling.discard(self._future)
-        if dropped:
-            self._engine.cancelled(self._future)
-        self._promise.set(self._future.cancelled())
-
-
-def _append(request: Any, name: str, value: bytes) -> None:
-    values = getattr(request, name)
-    if values is None:
-        values = deque()
-        setattr(request, name, values)
-    values.append(value)
-
-
-def _bytes(text: str | bytes) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-
-
-def _describe(error: GearmanError, future: JobFuture) -> None:
-    error.task, error.unique = _names(future.request.job)
-
-
-def _names(job: GearmanJob) -> tuple[str, str]:
-    """Return task and unique as events and errors tell them."""
-    return as_text(job.task), as_text(job.unique)
-
-
-def _copy(error: GearmanError) -> GearmanError:
-    import copy
-
-    copied = copy.copy(error)
-    copied.__cause__ = error.__cause__
-    return copied
-
-
-def _connection_lost(connection: Connection, request: Any, error: GearmanError) -> ConnectionLost:
-    text = (
-        f"the connection was lost while task {as_text(request.job.task)!r} was at the server; it may have run ({error})"
-    )
-    lost = ConnectionLost(text, server=connection.server.name, maybe_sent=True, retryable=True)
-    lost.__cause__ = error
-    return lost
-
-
-def _call_back(future: JobFuture, callback: Callable[..., object], decode: bool, arguments: Iterable[Any]) -> None:
-    if decode:
-        arguments = [future.request._decode(argument) for argument in arguments]
-    callback(*arguments)
+        self._finish(flight, JOB_FAILED, None, JobTimeout(text, maybe_sent=not unsent, retryable=unsent))
 
 
 def _in_event_loop() -> bool:
-    import sys
-
     asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return False
-    return asyncio._get_running_loop() is not None
+    return asyncio is not None and asyncio._get_running_loop() is not None

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ...encoders import BytesEncoder, encode_payload
 from ...errors import InvalidWorkerState
-from ...job import GearmanJob
+from ...jobs.job import GearmanJob
 from .held_jobs import Assignment
 
 __all__ = ["GearmanWorkerJob", "Sender", "assignment_of", "encode_result", "give", "takes_worker", "whole_number"]

@@ -19,7 +19,7 @@ from ...connection import Connected, GearmanConnection
 from ...encoders import BytesEncoder
 from ...errors import ForkedProcess
 from ...events import TaskFinished, TaskStarted
-from ...job import GearmanJob
+from ...jobs.job import GearmanJob
 from ...protocol.commands import Command
 from ...settings.client_options import ClientOptions
 from .engine import WorkerEngine
