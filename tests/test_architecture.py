@@ -32,14 +32,13 @@ cli.commands    cli.processes    cli.terminal
 
 testing.pytest_plugin
 testing
-testing.server
-testing.served testing.server_loop
+testing.server    testing.eager
+testing.served testing.server_loop    testing.eager_engine
 testing.gearmand
 testing.proxy
 testing.streams
 
 (the package itself: what it exports)
-inline
 client    worker
 python_gearman
 python_gearman.client    python_gearman.worker
@@ -86,11 +85,6 @@ TOO_LARGE = {
     "transport.pool",
 }
 LARGEST = 600
-
-#: What users do not import stands in folders; of these the place is still to be found.
-PRIVATE_AT_THE_TOP = {
-    "inline",
-}
 
 
 def _name(path: Path) -> str:
@@ -156,7 +150,8 @@ def test_rooms_have_a_bearable_size():
 
 def test_the_top_holds_what_users_import():
     top = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert top == {name for name in MODULES if name in top} | PRIVATE_AT_THE_TOP
+    # What users do not import stands in folders.
+    assert top == {name for name in MODULES if name in top}
     assert {name for name in MODULES if name not in top} == {"testing", "protocol"}
 
 
@@ -194,14 +189,22 @@ def test_who_has_no_sockets_of_his_own_knows_none(name):
 
 #: Folders that stand on public names, as a user's code does, and what else they may import. The one exception: the
 #: embedded server is the protocol's state machine of a server with sockets around it, and the proxy, which cuts and
-#: delays single packets, must read them; so ``testing`` may use ``protocol``. What is an engine of its own and not a
-#: user of this one, the eager client, stands outside: ``testing`` only names it.
-_ON_PUBLIC_NAMES = {"cli": (), "testing": ("gearman_pool.protocol", "gearman_pool.inline"), "contrib": ()}
+#: delays single packets, must read them; so ``testing`` may use ``protocol``.
+_ON_PUBLIC_NAMES = {"cli": (), "testing": ("gearman_pool.protocol",), "contrib": ()}
+
+#: A module there that is no user: it stands in the places of the client's and the worker's engine, whose insides it
+#: must know, so that all else of both is tested as it is.
+_NO_USERS = {"testing.eager_engine"}
 
 #: The modules that users know, beside what the package exports. Of the protocol they know python-gearman's names.
 _PUBLIC_MODULES = {*MODULES} - {"protocol"}
 
-_USERS = [(path, folder) for folder in _ON_PUBLIC_NAMES for path in sorted((PACKAGE / folder).rglob("*.py"))]
+_USERS = [
+    (path, folder)
+    for folder in _ON_PUBLIC_NAMES
+    for path in sorted((PACKAGE / folder).rglob("*.py"))
+    if _name(path) not in _NO_USERS
+]
 
 
 @pytest.mark.parametrize(("path", "folder"), _USERS, ids=[str(path.relative_to(PACKAGE)) for path, _ in _USERS])

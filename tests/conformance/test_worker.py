@@ -1,4 +1,7 @@
-"""What a worker of ours does on any server; what is special to gearmand stands in ``tests/test_worker.py``."""
+"""What a worker of ours does on any server.
+
+What is special to gearmand stands in ``tests/test_worker.py`` and ``tests/engine/worker``.
+"""
 
 from __future__ import annotations
 

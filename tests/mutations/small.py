@@ -6,7 +6,7 @@ from .mutation import Mutation
 
 SIGNALS = "gearman_pool/engine/worker/stop_signals.py"
 DESCRIPTORS = "tests/faults/test_fork.py::test_child_keeps_no_descriptor_of_the_parents"
-PYTHON_GEARMAN = "tests/test_python_gearman.py"
+PYTHON_GEARMAN = "tests/python_gearman/test_failures.py"
 
 MUTATIONS = [
     # ---- a request that was refused --------------------------------------------------------------------------------

@@ -14,6 +14,10 @@ _SESSION = "gearman_pool/protocol/worker.py"
 _QUESTIONS = "tests/faults/test_questions_for_jobs.py::"
 _FAULTS = "tests/faults/test_worker_faults.py::"
 _STOPPED = "tests/faults/test_stopped_worker.py::"
+_TOLD = "tests/engine/worker/test_abilities.py::"
+_FAREWELLS = "tests/engine/worker/test_farewell.py::"
+_MOODS = "tests/engine/worker/test_slots.py::"
+_RUNS = "tests/engine/worker/test_runs.py::"
 _TASKS = "tests/test_worker.py::"
 _SEVERAL = "tests/conformance/test_several_servers.py::"
 _CONFORMANCE = "tests/conformance/test_worker.py::"
@@ -54,7 +58,7 @@ MUTATIONS = [
         new="while self._idle:",
         tests=(
             _QUESTIONS + "test_no_more_jobs_are_asked_for_than_max_jobs_has_left",
-            _TASKS + "test_max_jobs_stops_after_exactly_so_many",
+            _MOODS + "test_max_jobs_stops_after_exactly_so_many",
         ),
         breaks="A worker with more slots than max_jobs runs more jobs than max_jobs.",
     ),
@@ -65,7 +69,7 @@ MUTATIONS = [
         new="target = None if self.draining",
         tests=(
             _QUESTIONS + "test_no_more_jobs_are_asked_for_than_max_jobs_has_left",
-            _TASKS + "test_max_jobs_stops_after_exactly_so_many",
+            _MOODS + "test_max_jobs_stops_after_exactly_so_many",
         ),
         breaks="A worker runs more jobs than max_jobs.",
     ),
@@ -154,7 +158,7 @@ MUTATIONS = [
         file=_HELD,
         old="            return awake[(awake.index(slot.connection) + 1) % len(awake)]",
         new="            return awake[0]",
-        tests=(_TASKS + "test_all_servers_are_served_fairly",),
+        tests=(_MOODS + "test_all_servers_are_served_fairly",),
         breaks="Jobs of other servers wait as long as the first one has any.",
     ),
     Mutation(
@@ -162,7 +166,7 @@ MUTATIONS = [
         file=_SLOTS,
         old="return awake[self._rotation % len(awake)] if awake else None",
         new="return awake[0] if awake else None",
-        tests=(_TASKS + "test_all_servers_are_served_fairly",),
+        tests=(_MOODS + "test_all_servers_are_served_fairly",),
         breaks="With max_jobs, jobs of other servers wait as long as the first one has any.",
     ),
     Mutation(
@@ -190,8 +194,8 @@ MUTATIONS = [
         old="for task in self._held.leaving - {assignment.task for assignment in list(self._held.unsent)}:",
         new="for task in set(self._held.leaving):",
         tests=(
-            _TASKS + "test_task_taken_back_while_a_job_of_it_runs_runs_once",
-            _TASKS + "test_task_taken_back_between_a_jobs_end_and_its_result_runs_once",
+            _TOLD + "test_task_taken_back_while_a_job_of_it_runs_runs_once",
+            _TOLD + "test_task_taken_back_between_a_jobs_end_and_its_result_runs_once",
         ),
         breaks="A job that runs when its task is taken back is run twice.",
     ),
@@ -202,6 +206,41 @@ MUTATIONS = [
         new="events.append((NOTHING, self._grabbed(command, events), None))",
         tests=("tests/protocol/test_worker.py::test_error_is_not_taken_for_the_answer_to_a_question",),
         breaks="After the result of a cancelled job each answer is taken for that to another question.",
+    ),
+    Mutation(
+        name="counts-are-read-under-the-runs-lock",
+        file="gearman_pool/engine/worker/runs.py",
+        old="        stats = stats_of(engine, False)\n        ended = None\n        with self._lock:\n",
+        new="        ended = None\n        with self._lock:\n            stats = stats_of(engine, False)\n",
+        tests=(_RUNS + "test_an_eager_client_takes_no_lock_while_it_holds_another",),
+        breaks="One lock is taken while another is held: the next one that is added may make a deadlock of it.",
+    ),
+    Mutation(
+        name="who-borrows-at-the-last-moment-is-forgotten",
+        file="gearman_pool/engine/worker/runs.py",
+        old="            if self._borrowings == borrowings:\n",
+        new="            if True:\n",
+        tests=(_RUNS + "test_who_borrows_while_the_last_one_gives_back_goes_on_and_leaves_the_newer_counts",),
+        breaks="An eager client's task may find that its worker does not run.",
+    ),
+    Mutation(
+        name="server-that-lies-is-believed-for-ever",
+        file=_SLOTS,
+        old="        if self.fruitless < _BELIEVED:\n",
+        new="        if True:\n",
+        tests=(
+            _MOODS + "test_server_that_wakes_the_worker_at_once_without_a_job_is_doubted_the_fourth_time",
+            _MOODS + "test_noops_without_jobs_do_not_make_the_worker_spin",
+        ),
+        breaks="With jobs of the future on gearmand 1.1 a worker that has nothing to do uses a whole processor.",
+    ),
+    Mutation(
+        name="any-mood-may-follow-any-other",
+        file=_SLOTS,
+        old="        if mood not in MOOD_MOVES[self.mood]:\n",
+        new="        if False:\n",
+        tests=(_MOODS + "test_other_moves_raise_and_change_nothing",),
+        breaks="What the documentation draws of a worker's servers says nothing about the code.",
     ),
     # ---- signals and the end ---------------------------------------------------------------------------------------
     Mutation(
@@ -234,7 +273,7 @@ MUTATIONS = [
         old="            self._deadline = self._io.call_later(timeout, self._give_up)",
         new="            self._deadline = self._io.call_later(600.0, self._give_up)",
         tests=(
-            _TASKS + "test_shutdown_timeout_leaves_the_job_to_another_worker",
+            _FAREWELLS + "test_shutdown_timeout_leaves_the_job_to_another_worker",
             _STOPPED + "test_end_of_the_shutdown_timeout_ends_the_process_and_the_job_goes_to_another_worker",
         ),
         breaks="A worker with a job that hangs never ends, and its job is never given to another.",
@@ -244,7 +283,7 @@ MUTATIONS = [
         file=_FAREWELL,
         old="if deadline is None or self._io.clock() + timeout < deadline.when:",
         new="if True:",
-        tests=(_TASKS + "test_a_second_stop_may_shorten_the_time_and_not_lengthen_it",),
+        tests=(_FAREWELLS + "test_a_second_stop_may_shorten_the_time_and_not_lengthen_it",),
         breaks="stop() in a task, or a second signal, puts the end off.",
     ),
     Mutation(

@@ -416,6 +416,20 @@ def test_worker_is_as_it_was_when_its_job_is_done(client):
             assert real.submit("reverse", b"ab").result(10) == b"ba"
 
 
+def test_client_may_be_used_in_the_child_of_a_fork(client):
+    client.register_task("reverse", reverse)
+    assert client.submit("reverse", b"abc").result() == b"cba"
+    pid = os.fork()
+    if pid == 0:
+        try:
+            right = client.submit("reverse", b"def").result() == b"fed" and len(client.submitted) == 2
+            os._exit(0 if right else 2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert len(client.submitted) == 1
+
+
 def test_task_may_fork(client):
     @client.task("fork")
     def fork(worker, job):

@@ -1,8 +1,9 @@
-"""`EagerClient`: a client without servers, for unit tests: it runs each job in the caller's thread, before it returns.
+"""The engines of `EagerClient` and of its worker: they run a job where others send it.
 
-It is `GearmanClient` with another engine, so that arguments are checked, payloads encoded, jobs moved through their
-states and futures resolved by the same code; and the tasks are run by `GearmanWorker` with another engine, through the
-same hooks.
+They stand in the places of `ClientEngine` and `WorkerEngine`, and so know the insides of both: what is the I/O thread's
+elsewhere is done here by the thread that submits, which runs the task. There is no other thread and no socket.
+
+Threads: any may submit; each runs its own jobs. No lock is held while a task, a hook or a callback is called.
 """
 
 from __future__ import annotations
@@ -12,44 +13,36 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from .client import GearmanClient
-from .constants import JOB_FAILED
-from .engine.announcer import Announcer
-from .engine.client.endings import Endings
-from .engine.client.engine import ClientEngine
-from .engine.worker.held_jobs import OUTCOMES, Ability, Assignment, Slot
-from .engine.worker.task_runner import TaskRunner
-from .errors import ClientClosed, JobFailed, JobTimeout
-from .events import Counters, ServerInfo
-from .jobs.flight import Flight
-from .jobs.future import JobFuture
-from .protocol.client import DATA, STATUS, WARNING
-from .protocol.commands import Command
-from .protocol.packets import Packet, split_arguments
-from .protocol.session import Entry
-from .protocol.values import number
-from .settings.addresses import ServerAddress, parse_server
-from .threads.callbacks import CallbackThreads
-from .transport.pool import Query, Server, ServerState
-from .worker import GearmanWorker
+from ..constants import JOB_FAILED
+from ..engine.announcer import Announcer
+from ..engine.client.endings import Endings
+from ..engine.client.engine import ClientEngine
+from ..engine.worker.held_jobs import OUTCOMES, Ability, Assignment, Slot
+from ..engine.worker.task_runner import TaskRunner
+from ..errors import ClientClosed, JobFailed, JobTimeout
+from ..events import Counters, ServerInfo
+from ..jobs.flight import Flight
+from ..jobs.future import JobFuture
+from ..protocol.client import DATA, STATUS, WARNING
+from ..protocol.commands import Command
+from ..protocol.packets import Packet, split_arguments
+from ..protocol.session import Entry
+from ..protocol.values import number
+from ..settings.addresses import ServerAddress
+from ..threads.callbacks import CallbackThreads
+from ..transport.pool import Query, Server, ServerState
+from ..worker import GearmanWorker
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from ..engine.worker.engine import WorkerEngine
 
-    from .engine.worker.engine import WorkerEngine
-    from .settings.client_options import ClientOptionsDict
-
-__all__ = ["EagerClient", "SubmittedJob"]
+__all__ = ["EagerEngine"]
 
 log: logging.Logger = logging.getLogger("gearman_pool.testing.eager")
 
 _UPDATES = {Command.WORK_STATUS: STATUS, Command.WORK_DATA: DATA, Command.WORK_WARNING: WARNING}
-
-#: Where jobs seem to be, unless servers are given.
-_NOWHERE = "eager.invalid:4730"
 
 _HEADER = 12
 
@@ -57,26 +50,7 @@ _HEADER = 12
 _NOT_HELD = object()
 
 
-@dataclass(frozen=True)
-class SubmittedJob:
-    """A job that an `EagerClient` was given.
-
-    Attributes:
-        task, data, unique, priority, background: What it was submitted with; ``data`` as it was before encoding.
-        at: When it was to run, in seconds since the epoch; None for at once.
-        future: Its future, which is done.
-    """
-
-    task: str
-    data: Any = field(repr=False)
-    unique: str
-    priority: str | None
-    background: bool
-    at: float | None
-    future: JobFuture
-
-
-class _Callbacks(CallbackThreads):
+class CallbacksAtOnce(CallbackThreads):
     """Runs callbacks where they are due, in the caller's thread: a test finds their effects when `submit` returns."""
 
     def submit(self, call: Callable[[], object]) -> None:
@@ -106,7 +80,7 @@ class _Connection:
         self.session = _Session()
 
 
-class _Pool:
+class WorkerPool:
     """What there is of a worker's pool: servers that seem to be up."""
 
     def __init__(self, addresses: Iterable[ServerAddress]) -> None:
@@ -143,21 +117,21 @@ class _Pool:
         )
 
 
-class _HeldJobs:
+class EagerHeldJobs:
     """Takes what a task sends straight to the future of its job. Stands where `HeldJobs` does in a worker."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.unfinished: dict[Assignment, None] = {}
-        self._futures: dict[Assignment, tuple[_Dispatcher, JobFuture]] = {}
+        self._futures: dict[Assignment, tuple[EagerEngine, JobFuture]] = {}
         # Guards the counts; held for a few instructions.
         self._count_lock = threading.Lock()
         self._counts = dict.fromkeys(OUTCOMES, 0)
 
-    def begin(self, assignment: Assignment, dispatcher: _Dispatcher, future: JobFuture) -> None:
+    def begin(self, assignment: Assignment, client: EagerEngine, future: JobFuture) -> None:
         """Hold one job more."""
         self.unfinished[assignment] = None
-        self._futures[assignment] = dispatcher, future
+        self._futures[assignment] = client, future
 
     def forget(self, assignment: Assignment) -> None:
         """Hold one job less."""
@@ -167,8 +141,8 @@ class _HeldJobs:
     def send(self, assignment: Assignment, command: Command, *arguments: bytes) -> bool:
         if assignment not in self.unfinished:
             return False
-        dispatcher, future = self._futures[assignment]
-        dispatcher.update(assignment, future, command, arguments)
+        client, future = self._futures[assignment]
+        client.update(assignment, future, command, arguments)
         return True
 
     def finish(self, assignment: Assignment, outcome: str, command: Command, *arguments: bytes) -> Entry | None:
@@ -180,8 +154,8 @@ class _HeldJobs:
                 outcome, command, arguments = "timed_out", Command.WORK_EXCEPTION, (text.encode(),)
             with self._count_lock:
                 self._counts[outcome] += 1
-            dispatcher, future = self._futures[assignment]
-            dispatcher.end_job(future, command, arguments)
+            client, future = self._futures[assignment]
+            client.end_job(future, command, arguments)
         return None
 
     def wait_until_sent(self, assignments: Iterable[Assignment], timeout: float | None) -> None:
@@ -192,19 +166,19 @@ class _HeldJobs:
             return self._counts.copy()
 
 
-class _WorkerEngine:
+class EagerWorkerEngine:
     """Stands where `WorkerEngine` does in a worker.
 
     It is there while jobs of the worker are run: from the first that begins to the last that ends, whatever threads and
     clients these belong to. So a task finds its worker running.
     """
 
-    def __init__(self, dispatcher: _Dispatcher, worker: GearmanWorker) -> None:
-        self.io = dispatcher.io
+    def __init__(self, client: EagerEngine, worker: GearmanWorker) -> None:
+        self.io = client.io
         self.counters = Counters()
-        self.pool = _Pool(worker._runs.addresses)
+        self.pool = WorkerPool(worker._runs.addresses)
         self.jobs: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
-        self.held = _HeldJobs(self.io.clock)
+        self.held = EagerHeldJobs(self.io.clock)
         self.stopping = self.draining = False
 
     def lend(self) -> WorkerEngine:
@@ -237,25 +211,30 @@ class _WorkerEngine:
         """No server is there to be told."""
 
 
-class _Dispatcher(ClientEngine):
+class EagerEngine(ClientEngine):
     """Runs jobs in place of sending them. No thread, no socket: what is the I/O thread's elsewhere is the caller's."""
 
     worker: GearmanWorker
 
-    def begin(self, worker: GearmanWorker) -> None:
-        """Take the worker whose tasks are run."""
+    def begin(self, worker: GearmanWorker, record: Callable[[JobFuture, float | None], object]) -> None:
+        """Take over.
+
+        Args:
+            worker: Whose tasks are run.
+            record: Called with each job's future, which is done, and when the job was to run; None for at once.
+        """
         self.worker = worker
-        self.callbacks = _Callbacks(self.io.name, self.io.post_later)
+        self.callbacks = CallbacksAtOnce(self.io.name, self.io.post_later)
         self.announcer = Announcer(self.callbacks, self.options.listeners, log)
         self._endings = Endings(self)
         self._endings.notices = self.callbacks
         self._finish = self._endings.finish
         # Nobody is to be asked after silent jobs.
         self._lost_jobs.sweeping = True
-        self.submitted: list[SubmittedJob] = []
+        self._record = record
         self._limits: dict[Flight, float] = {}
         self._numbers = itertools.count(1)
-        self._engine = _WorkerEngine(self, worker)
+        self._engine = EagerWorkerEngine(self, worker)
         for server in self.pool.servers:
             _bring_up(server)
 
@@ -298,11 +277,29 @@ class _Dispatcher(ClientEngine):
                 # SystemExit and its like have left the task; the exception goes on to the caller.
                 self._endings.fail(future, JobFailed("the task left without a result"))
             self._limits.pop(future, None)
-        job = request.gearman_job
-        at = float(arguments[2]) if len(arguments) > 3 else None
-        name = job.task if isinstance(job.task, str) else bytes(job.task).decode("utf-8", "surrogateescape")
-        submitted = SubmittedJob(name, job.data, str(job.unique), request.priority, request.background, at, future)
-        self.submitted.append(submitted)
+        self._record(future, float(arguments[2]) if len(arguments) > 3 else None)
+
+    def seem_to_have(self, address: ServerAddress) -> None:
+        """Seem to talk with one more server."""
+        if all(other.address != address for other in self.pool.servers):
+            added = Server(address)
+            _bring_up(added)
+            self.pool.servers = (*self.pool.servers, added)
+            self.pool.wanted[str(address)] = added
+
+    def seem_not_to_have(self, address: ServerAddress) -> None:
+        """Seem to talk with one server less.
+
+        Raises:
+            ValueError: there is no such server, or it is the last one.
+        """
+        left = tuple(other for other in self.pool.servers if other.address != address)
+        if not left or len(left) == len(self.pool.servers):
+            raise ValueError(f"{address} cannot be removed: it is not one of the servers, or it is the last one")
+        self.pool.servers = left
+        del self.pool.wanted[str(address)]
+
+    # ---- what a task does ------------------------------------------------------------------------------------------
 
     def update(self, assignment: Assignment, future: JobFuture, command: Command, arguments: tuple[bytes, ...]) -> None:
         """A task has sent something."""
@@ -347,115 +344,3 @@ def _bring_up(server: Server) -> None:
     server.move(ServerState.CONNECTING)
     server.move(ServerState.UP)
     server.latency = 0.0
-
-
-class EagerClient(GearmanClient):
-    """A `GearmanClient` without servers, for unit tests: each job runs in the caller's thread before `submit` returns.
-
-    It checks arguments, encodes payloads and results, and gives futures as `GearmanClient` does; they are done at once.
-    A task that is not registered is a LookupError. Callbacks run in the caller's thread. ``at=`` does not delay a job.
-    No time limit interrupts one, but a job that took longer ends as it would have: with `JobTimeout` after the caller's
-    ``timeout=``, with `JobException` after the task's. Threads may share it; each runs its own jobs.
-
-    Args:
-        host_list: Servers to seem to talk with; one that does not exist if None.
-        worker: A worker whose tasks, hooks and encoder are used; it must not be running. One without tasks, and with
-            this client's encoder and prefix, if None.
-        options: Those of `GearmanClient`.
-
-    Example::
-
-        client = EagerClient()
-
-        @client.task("reverse")
-        def reverse(job):
-            return job.data[::-1]
-
-        assert client.submit("reverse", b"abc").result() == b"cba"
-        client.assert_submitted("reverse", data=b"abc")
-    """
-
-    def __init__(
-        self,
-        host_list: str | bytes | Iterable[Any] | None = None,
-        *,
-        worker: GearmanWorker | None = None,
-        **options: Unpack[ClientOptionsDict],
-    ) -> None:
-        super().__init__(_NOWHERE if host_list is None else host_list, **options)
-        if worker is None:
-            servers = [server.address for server in self._engine.pool.servers]
-            worker = GearmanWorker(servers, data_encoder=self.data_encoder, prefix=self.options.prefix)
-        #: The worker whose tasks are run.
-        self.worker = worker
-        dispatcher = self._engine
-        assert isinstance(dispatcher, _Dispatcher)
-        dispatcher.begin(worker)
-        #: All jobs since the start or the last `clear`, oldest first.
-        self.submitted: list[SubmittedJob] = dispatcher.submitted
-
-    def _new_engine(self, addresses: tuple[ServerAddress, ...]) -> ClientEngine:
-        found = self._connection
-        return _Dispatcher(addresses, self.options, found, self._submitting.decode, self.random_unique_bytes)
-
-    # ---- tasks -----------------------------------------------------------------------------------------------------
-
-    def task(self, task: Any, *, timeout: float | None = None) -> Any:
-        """Register the decorated function, as `GearmanWorker.task` does."""
-        return self.worker.task(task) if callable(task) else self.worker.task(task, timeout=timeout)
-
-    def register_task(
-        self, task: str | bytes, callback_function: Callable[..., Any], timeout: float | None = None
-    ) -> str | bytes:
-        """Run jobs of this task by calling a function, as `GearmanWorker.register_task` does."""
-        return self.worker.register_task(task, callback_function, timeout)
-
-    # ---- looking ---------------------------------------------------------------------------------------------------
-
-    def assert_submitted(self, task: str, **expected: Any) -> SubmittedJob:
-        """Return the last job of a task that has these attributes of `SubmittedJob`.
-
-        Raises:
-            AssertionError: there is none; the text lists what there is.
-
-        Example::
-
-            client.assert_submitted("mail", data=b"...", background=True)
-        """
-        __tracebackhide__ = True  # pytest shows the caller's line
-        for job in reversed(self.submitted):
-            if job.task == task and all(getattr(job, name) == value for name, value in expected.items()):
-                return job
-        found = "\n".join(f"  {job.task} data={job.data!r} background={job.background}" for job in self.submitted)
-        wanted = ", ".join([repr(task), *(f"{name}={value!r}" for name, value in expected.items())])
-        raise AssertionError(f"no job was submitted like {wanted}; there were:\n{found or '  none'}")
-
-    def clear(self) -> None:
-        """Forget what was submitted."""
-        self.submitted.clear()
-
-    # ---- servers ---------------------------------------------------------------------------------------------------
-
-    def add_server(self, server: Any) -> None:
-        """Seem to talk with one more server."""
-        address = parse_server(server)
-        pool = self._engine.pool
-        if all(other.address != address for other in pool.servers):
-            added = Server(address)
-            _bring_up(added)
-            pool.servers = (*pool.servers, added)
-            pool.wanted[str(address)] = added
-
-    def remove_server(self, server: Any, drain: bool = True) -> None:
-        """Seem to talk with one server less.
-
-        Raises:
-            ValueError: there is no such server, or it is the last one.
-        """
-        address = parse_server(server)
-        pool = self._engine.pool
-        left = tuple(other for other in pool.servers if other.address != address)
-        if not left or len(left) == len(pool.servers):
-            raise ValueError(f"{address} cannot be removed: it is not one of the servers, or it is the last one")
-        pool.servers = left
-        del pool.wanted[str(address)]
