@@ -29,8 +29,8 @@ from ..support.raw import (
     Closed,
 )
 from ..support.raw import pack as pack_raw
+from ..support.scripted import SilentServer
 from ..support.waiting import wait_until
-from .silent import SilentServer
 
 
 def test_server_answers_the_requests_of_a_connection_in_their_order(server):

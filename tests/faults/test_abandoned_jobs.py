@@ -26,8 +26,8 @@ from ..support.raw import (
     RawConnection,
     pack_response,
 )
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
 from .support import figure, wait_accepted, wait_up
 
 

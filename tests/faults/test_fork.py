@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from ..conformance.silent import SilentServer
+from ..support.scripted import SilentServer
 from ..support.waiting import wait_until
 from .support import Ended, figure, run_program
 

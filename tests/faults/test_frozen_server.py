@@ -30,8 +30,8 @@ from ..support.raw import (
     RawConnection,
     pack_response,
 )
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
 from .support import ROOT, figure, wait_accepted, wait_up
 
 

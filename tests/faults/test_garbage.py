@@ -33,8 +33,8 @@ from ..support.raw import (
     pack,
     pack_response,
 )
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
 from .support import account, figure, wait_accepted, wait_up
 
 _CREATED = pack_response(JOB_CREATED, b"H:1")

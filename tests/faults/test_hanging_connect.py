@@ -13,10 +13,9 @@ from gearman_pool import GearmanAdminClient, GearmanClient
 from gearman_pool.errors import ConnectTimeout, ServerUnavailable
 from gearman_pool.testing import FaultProxy
 
-from ..conformance.silent import SilentServer
 from ..support.raw import ECHO_REQ, ECHO_RES, JOB_CREATED, OPTION_REQ, OPTION_RES, Packet, RawConnection, pack_response
+from ..support.scripted import ScriptedServer, SilentServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
 from .support import HANGING, assert_p99_is_unharmed, black_hole, deaf_port, figure, run_program, wait_up
 
 

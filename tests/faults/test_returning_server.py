@@ -13,8 +13,8 @@ from gearman_pool.errors import ClientClosed, ConnectionLost, ServerUnavailable
 
 from ..support.gearmand import free_port
 from ..support.raw import ECHO_RES, OPTION_REQ, OPTION_RES, Packet, RawConnection, pack_response
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
 from .support import account, figure, run_program, wait_up
 
 RESTARTS = 20

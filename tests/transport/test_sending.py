@@ -15,7 +15,7 @@ import gearman_pool.transport
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost
 
-from ..conformance.silent import SilentServer
+from ..support.scripted import SilentServer
 from ..support.waiting import wait_until
 
 _TRANSPORT = Path(gearman_pool.transport.__file__).parent
