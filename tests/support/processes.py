@@ -15,7 +15,7 @@ import pytest
 
 from .programs import find_program
 
-__all__ = ["REQUIRE_REAL", "ChildProcess", "find_program", "handler_before_python"]
+__all__ = ["REQUIRE_REAL", "ChildProcess", "find_program", "handler_before_python", "tied_to_us"]
 
 #: True when a missing server, tool or compiler must fail the tests that need it, not skip them.
 REQUIRE_REAL = os.environ.get("GEARMAN_POOL_REQUIRE_REAL", "") not in ("", "0")
@@ -43,19 +43,25 @@ def handler_before_python(folder: Path) -> dict[str, str]:
     return {"LD_PRELOAD": str(library)}
 
 
+def tied_to_us(command: Sequence[str]) -> list[str]:
+    """How a program is started that the kernel kills when the thread that starts it dies, by whatever cause.
+
+    It takes util-linux's setpriv. Only the main thread asks for that, because others end earlier.
+    """
+    setpriv = find_program("setpriv")
+    tied = setpriv and threading.current_thread() is threading.main_thread()
+    return [*([setpriv, "--pdeathsig", "KILL"] if tied else []), *command]
+
+
 class ChildProcess:
     """A child process whose output goes to a file, and which dies with this process as far as the system allows.
 
-    At the interpreter's end it is killed. Where util-linux's setpriv is there, the kernel kills it too when the
-    thread that started it dies by whatever cause; only the main thread asks for that, because others end earlier.
+    At the interpreter's end it is killed, and see `tied_to_us`.
     """
 
     def __init__(
         self, command: Sequence[str], log: Path | None = None, environment: Mapping[str, str] | None = None
     ) -> None:
-        setpriv = find_program("setpriv")
-        if setpriv and threading.current_thread() is threading.main_thread():
-            command = [setpriv, "--pdeathsig", "KILL", *command]
         self._own_log = log is None
         if log is None:
             descriptor, name = tempfile.mkstemp(prefix="gearman-pool-test-", suffix=".log")
@@ -64,7 +70,7 @@ class ChildProcess:
         self.log_path = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                command,
+                tied_to_us(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
