@@ -13,6 +13,9 @@ from gearman_pool import GearmanClient, GearmanWorker, ServerAddress
 from gearman_pool.errors import ConnectionLost, ConnectTimeout
 from gearman_pool.testing import FaultProxy
 
+from ..support.figures import figure, percentile
+from ..support.outcomes import wait_accepted, wait_up
+from ..support.processes import run_program
 from ..support.raw import (
     ECHO_REQ,
     ECHO_RES,
@@ -27,7 +30,6 @@ from ..support.raw import (
 from ..support.running import running
 from ..support.scripted import SocketServer
 from ..support.waiting import wait_until
-from .support import figure, percentile, run_program, wait_accepted, wait_up
 from .tls import SUBJECTS
 
 # ---- what works ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,10 @@ import pytest
 from gearman_pool import GearmanClient, GearmanWorker
 from gearman_pool.events import ConnectionClosed
 
+from ..support.figures import figure
+from ..support.hanging import HANGING
 from ..support.listening import Keeping
+from ..support.processes import ROOT
 from ..support.raw import (
     CAN_DO,
     CAN_DO_TIMEOUT,
@@ -33,7 +36,6 @@ from ..support.raw import (
 from ..support.running import running
 from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .support import HANGING, ROOT, figure
 
 
 def _echo_worker(*servers: str, **options) -> GearmanWorker:
@@ -147,18 +149,11 @@ def test_server_that_stops_hanging_is_served(gearmands):
 
 
 _HANGING_RESOLVER = """
-import json, socket, sys, threading
+import json, sys
 import gearman_pool
+from tests.support.hanging import let_resolver_hang
 
-real, asked = socket.getaddrinfo, []
-
-def getaddrinfo(host, *arguments, **options):
-    if host == "hangs.example.org":
-        asked.append(host)
-        threading.Event().wait()
-    return real(host, *arguments, **options)
-
-socket.getaddrinfo = getaddrinfo
+asked = let_resolver_hang("hangs.example.org")
 servers = ["hangs.example.org", sys.argv[1]]
 worker = gearman_pool.GearmanWorker(servers, connect_timeout=0.3, reconnect_backoff=(0.02, 0.1))
 worker.register_task("echo", lambda job: job.data)

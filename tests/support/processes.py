@@ -1,4 +1,4 @@
-"""Child processes that end with the test run."""
+"""Child processes that end with the test run, or by a deadline."""
 
 from __future__ import annotations
 
@@ -6,16 +6,30 @@ import atexit
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from .programs import find_program
 
-__all__ = ["REQUIRE_REAL", "ChildProcess", "find_program", "handler_before_python", "tied_to_us"]
+__all__ = [
+    "REQUIRE_REAL",
+    "ROOT",
+    "ChildProcess",
+    "Ended",
+    "find_program",
+    "handler_before_python",
+    "run_program",
+    "tied_to_us",
+]
+
+#: The folder of the whole project.
+ROOT = Path(__file__).resolve().parents[2]
 
 #: True when a missing server, tool or compiler must fail the tests that need it, not skip them.
 REQUIRE_REAL = os.environ.get("GEARMAN_POOL_REQUIRE_REAL", "") not in ("", "0")
@@ -124,3 +138,47 @@ def _end_all() -> None:
     if os.getpid() == _owner:
         for child in list(_running):
             child.close()
+
+
+class Ended(NamedTuple):
+    """How a program ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def run_program(arguments: Sequence[str], deadline: float) -> Ended:
+    """Run this Python with these arguments; after ``deadline`` seconds kill it, and all that it forked, and fail."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=deadline)
+    except subprocess.TimeoutExpired:
+        # SIGABRT first: it makes faulthandler print where every thread stands.
+        process.send_signal(signal.SIGABRT)
+        try:
+            output, errors = process.communicate(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+        raise AssertionError(f"no end within {deadline:g} s: {arguments}\n{output}\n{errors}") from None
+    finally:
+        # What it forked stays in its session; nothing of it may outlive the test.
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.stdout.close()
+        process.stderr.close()
+        process.wait()
+    return Ended(process.returncode, output, errors)

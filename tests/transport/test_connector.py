@@ -16,9 +16,9 @@ from gearman_pool.errors import ConnectionError, ConnectTimeout, TLSError  # noq
 from gearman_pool.options import ServerAddress
 from gearman_pool.transport.connector import connect
 
-from ..faults.support import deaf_port
 from ..faults.tls import TLSFiles
 from ..support.gearmand import free_port
+from ..support.hanging import deaf_port
 from ..support.raw import RawConnection
 from ..support.scripted import SocketServer
 
