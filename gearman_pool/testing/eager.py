@@ -102,9 +102,7 @@ class EagerClient(GearmanClient):
         self._doubles().begin(worker, partial(_record, self.submitted))
 
     def _new_engine(self, addresses: tuple[ServerAddress, ...]) -> EagerEngine:
-        engine = EagerEngine(
-            addresses, self.options, self._connection, self._submitting.decode, self.random_unique_bytes
-        )
+        engine = EagerEngine(addresses, self.options, self._connection, self.random_unique_bytes)
         if hasattr(self, "worker"):
             # This is the child of a fork.
             engine.begin(self.worker, partial(_record, self.submitted))

@@ -23,8 +23,8 @@ from gearman_pool.future import JobFuture
 from gearman_pool.job import GearmanJob, GearmanJobRequest
 from gearman_pool.python_gearman import GearmanConnection
 from gearman_pool.testing import EagerClient
-from tests.conformance.silent import SilentServer
 from tests.support.running import running
+from tests.support.scripted import SilentServer
 from tests.support.waiting import wait_until
 
 
