@@ -65,6 +65,8 @@ class WorkerEngine(Engine):
         self.stopping: bool = False
         self._ready = ready
         self._capacity = capacity
+        #: Whether there is a last job, of ``max_jobs``.
+        self._limited = max_jobs is not None
         self._slots = Slots(io, pool, self.held, ready, capacity, poll_interval, max_jobs)
         self._abilities = Abilities(pool, self.held, self._slots, abilities, client_id, options.max_packet_size)
         self._farewell = Farewell(io, pool, self.held, self._slots, announcer, on_give_up)
@@ -249,7 +251,7 @@ class WorkerEngine(Engine):
             self.announcer.log(logging.INFO, text, connection.server.address)
             self._slots.take_back(slot)
             return
-        if self._slots.was_the_last():
+        if self._limited and self._slots.was_the_last():
             self.held.draining = True
             self._slots.publish()
         assignment = Assignment(connection, slot, ability, value)

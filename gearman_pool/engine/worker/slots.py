@@ -280,9 +280,8 @@ class Slots:
         return source
 
     def was_the_last(self) -> bool:
-        """A job is taken: return whether it is the last one of ``max_jobs``."""
-        if self._left is None:
-            return False
+        """A job is taken: return whether it is the last one of ``max_jobs``, of which there must be a number."""
+        assert self._left is not None
         self._left -= 1
         return not self._left
 

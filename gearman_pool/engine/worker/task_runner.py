@@ -273,20 +273,19 @@ class TaskRunner:
                 data = worker.data_encoder.decode(data)
         except Exception as error:
             assignment.broken = error
-        handle, task, unique = _names(assignment)
-        job = worker.create_job(server.public, handle, task, unique, data)
+        handle = assignment.handle.decode("utf-8", "surrogateescape")
+        unique = assignment.unique.decode("utf-8", "surrogateescape")
+        job = worker.create_job(server.public, handle, assignment.ability.name, unique, data)
         give(job, worker, assignment)
         return job
 
     def _tell_started(self, engine: WorkerEngine, assignment: Assignment) -> None:
-        handle, task, unique = _names(assignment)
-        engine.announcer.tell(TaskStarted(assignment.server, task, unique, handle))
+        engine.announcer.tell(TaskStarted(assignment.server, *_names(assignment)))
 
     def _tell_finished(self, engine: WorkerEngine, assignment: Assignment) -> None:
         duration = engine.io.clock() - assignment.started
-        handle, task, unique = _names(assignment)
         outcome = assignment.outcome
-        engine.announcer.tell(TaskFinished(assignment.server, task, unique, handle, outcome, duration))
+        engine.announcer.tell(TaskFinished(assignment.server, *_names(assignment), outcome, duration))
 
     # ---- signals, and a task that keeps the process from its end ---------------------------------------------------
 
@@ -336,6 +335,6 @@ def text_of(error: BaseException) -> bytes:
 
 
 def _names(assignment: Assignment) -> tuple[str, str, str]:
-    """Return a job's handle, task and unique as users see them."""
+    """Return a job's task, unique and handle as users see them."""
     unique = assignment.unique.decode("utf-8", "surrogateescape")
-    return assignment.handle.decode("utf-8", "surrogateescape"), assignment.ability.name, unique
+    return assignment.ability.name, unique, assignment.handle.decode("utf-8", "surrogateescape")
