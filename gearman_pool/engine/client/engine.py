@@ -338,7 +338,11 @@ class ClientEngine(Engine):
             return
         self.counters.jobs_accepted += 1
         server = connection.server
-        flight.accept(connection, self._places.get(server) or self._make_place(server), handle, self._lost_jobs.sweep)
+        try:
+            place = self._places[server]
+        except KeyError:
+            place = self._places[server] = self._place_of(server.address)
+        flight.accept(connection, place, handle, self._lost_jobs.sweep)
         background = flight.request.background
         if self._tells_accepted:
             self.announcer.tell(JobAccepted(server.name, *flight.names, handle, background))
@@ -347,10 +351,6 @@ class ClientEngine(Engine):
             self._finish(flight, JOB_CREATED, reference, None)
         elif not self._lost_jobs.sweeping:
             self._lost_jobs.begin()
-
-    def _make_place(self, server: Server) -> Any:
-        place = self._places[server] = self._place_of(server.address)
-        return place
 
     def _completed(self, flight: Flight, payload: bytes) -> None:
         if flight.ended:
