@@ -60,8 +60,10 @@ from .settings.sources import parse_servers
 from .threads import lifecycle
 from .threads.waiting import Promise
 from .transport.connection import Connection, LostEntries
+from .transport.handler import Query
 from .transport.io_thread import IOThread
-from .transport.pool import Pool, Query, Server
+from .transport.pool import Pool
+from .transport.servers import Server
 from .util import unlist
 
 if TYPE_CHECKING:
@@ -685,19 +687,18 @@ class _Engine:
             self._waiting.remove(answer)
             return
         for connection in self.pool.connections:
-            if any(entry[2] is answer for entry in (*connection.queue, *connection.session.order)):
+            if any(token is answer for token in connection.tokens()):
                 text = (
                     f"{answer.server}: {_label(answer.kind)} was not answered in time; the order of answers is in doubt"
                 )
                 connection.lose(ConnectionLost(text, server=answer.server))
 
-    def _turn(self) -> bool:
+    def _turn(self) -> None:
         self.pool.turn()
         if self._waiting and self.pool.available:
             waiting, self._waiting = self._waiting, deque()
             for answer in waiting:
                 self._send(answer)
-        return False
 
     def _has_work(self) -> bool:
         return self.pool.has_work()

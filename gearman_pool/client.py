@@ -37,6 +37,7 @@ from .errors import (
 from .events import ClientStats, ServerInfo
 from .future import JobFuture
 from .job import GearmanJobRequest, JobReference, JobStatus
+from .protocol.client import ClientSession
 from .protocol.commands import Command, submit_command
 from .protocol.limits import MAX_HANDLE_BYTES
 from .protocol.packets import pack
@@ -50,7 +51,8 @@ from .settings.sources import parse_servers, servers_from_env
 from .threads import lifecycle
 from .threads.waiting import Promise
 from .transport.connection import Connection
-from .transport.pool import Query, Server
+from .transport.handler import Query
+from .transport.servers import Server
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -660,11 +662,11 @@ class StatusQuery(Query):
             self._observe(connection, request)
         self.promise.set(status)
 
-    def _observe(self, connection: Connection, request: GearmanJobRequest) -> None:
+    def _observe(self, connection: Connection[ClientSession], request: GearmanJobRequest) -> None:
         """Give a request that was made by hand what data came for its job since it, or one like it, asked last."""
         if self._handle is None:
             return
-        future = connection.session.find(self._handle)  # type: ignore[attr-defined]
+        future = connection.session.find(self._handle)
         if not isinstance(future, JobFuture) or future.request is request:
             return
         seen = future.request._observers

@@ -67,8 +67,10 @@ from .settings.client_options import ClientOptions
 from .threads.callbacks import CallbackThreads, Mailbox
 from .threads.waiting import release_all
 from .transport.connection import Connection, LostEntries
+from .transport.handler import Query
 from .transport.io_thread import IOThread
-from .transport.pool import Pool, Query, Server
+from .transport.pool import Pool
+from .transport.servers import Server
 from .transport.syscalls import HAS_GIL
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ class Dispatcher:
         self.announcer: Announcer = Announcer(self.callbacks, options.listeners, log)
         self.refusing: str | None = None
         self.new_session: partial[ClientSession] = partial(ClientSession, options.max_packet_size)
-        self.pool: Pool = Pool(self.io, addresses, options, self.new_session, self, self.counters)
+        self.pool: Pool[ClientSession] = Pool(self.io, addresses, options, self.new_session, self, self.counters)
         # The first half of the uniques made here is random, the second half counts.
         self._unique_bytes = unique_bytes
         self._renew_uniques()
@@ -282,11 +284,10 @@ class Dispatcher:
 
     # ==== THE I/O THREAD ============================================================================================
 
-    def _turn(self) -> bool:
+    def _turn(self) -> None:
         self.pool.turn()
         if self._close_when is not None and self._close_when():
             self.io.stop()
-        return False
 
     def _has_work(self) -> bool:
         return self.pool.has_work()
@@ -326,7 +327,7 @@ class Dispatcher:
 
     # ---- events of the sessions ------------------------------------------------------------------------------------
 
-    def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
+    def on_events(self, connection: Connection[ClientSession], events: list[SessionEvent]) -> None:
         """See `Handler.on_events`."""
         try:
             self._take(connection, events)
@@ -348,7 +349,7 @@ class Dispatcher:
             future.request._future = None
             self._resolve(future, FINISHED, None, error)
 
-    def _take(self, connection: Connection, events: list[SessionEvent]) -> None:
+    def _take(self, connection: Connection[ClientSession], events: list[SessionEvent]) -> None:
         for kind, token, value in events:
             if kind == CREATED:
                 self._accepted(connection, token, value)
@@ -368,11 +369,11 @@ class Dispatcher:
             else:
                 self._updated(connection, token, kind, value)
 
-    def _accepted(self, connection: Connection, future: JobFuture, handle: str) -> None:
+    def _accepted(self, connection: Connection[ClientSession], future: JobFuture, handle: str) -> None:
         request = future.request
         if future._ended:
             # It timed out, or was cancelled, while it was on its way.
-            connection.session.forget(handle, future)  # type: ignore[attr-defined]
+            connection.session.forget(handle, future)
             return
         self.counters.jobs_accepted += 1
         job = request.gearman_job
@@ -558,12 +559,12 @@ class Dispatcher:
             return future.request.connection_attempts == 0
         connection, handle = future._connection, future.job.handle
         if connection is not None and handle is not None:
-            connection.session.forget(handle, future)  # type: ignore[attr-defined]
+            connection.session.forget(handle, future)
         return False
 
     # ---- lost connections ------------------------------------------------------------------------------------------
 
-    def on_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
+    def on_lost(self, connection: Connection[ClientSession], error: GearmanError, entries: LostEntries) -> None:
         """See `Handler.on_lost`; promises.md's first table."""
         seen: set[int] = set()
         # Those that may have been sent first: an interrupted sender leaves an entry in both lists.
@@ -687,7 +688,6 @@ class Dispatcher:
         jobs = 0
         for connection in self.pool.connections:
             session = connection.session
-            assert isinstance(session, ClientSession)
             jobs += len(session.handles)
             silent = [(handle, future) for handle, future in session.accepted() if self._sweep - future._heard > 1]
             for handle, future in silent[:_SWEEP_LIMIT]:
@@ -786,7 +786,7 @@ class _CancelCheck(Query):
         self._promise = promise
         self._asked = "whether it runs"
 
-    def answered(self, connection: Connection, value: Any) -> None:
+    def answered(self, connection: Connection[ClientSession], value: Any) -> None:
         future = self._future
         handle = future.job.handle
         if self._asked == "to drop it":
@@ -798,7 +798,7 @@ class _CancelCheck(Query):
                 self._end(dropped=True)
             else:
                 self._drop(connection, handle)
-        elif connection.session.shares(handle):  # type: ignore[attr-defined]
+        elif connection.session.shares(handle):
             self._end(dropped=True)
         elif future._unique_given and future._key != b"-":
             self._asked = "who waits for it"

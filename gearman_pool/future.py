@@ -27,10 +27,11 @@ from .job import GearmanJob, GearmanJobRequest, JobUpdate, as_text, fraction
 from .threads.waiting import release_all, wait_for
 
 if TYPE_CHECKING:
+    from .protocol.client import ClientSession
     from .protocol.commands import Command
     from .threads.callbacks import Mailbox
     from .transport.connection import Connection
-    from .transport.pool import Server
+    from .transport.servers import Server
 
 __all__ = ["JobFuture"]
 
@@ -147,7 +148,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._unique_given = unique_given
         #: Whether an accepted job may be sent again, which python-gearman's layer never does.
         self._recover = recover
-        self._connection: Connection | None = None
+        self._connection: Connection[ClientSession] | None = None
         self._heard = 0
         # The I/O thread is done with it, though its outcome may still wait for a lock.
         self._ended = False

@@ -29,7 +29,8 @@ from .protocol.session import Entry
 from .protocol.values import number
 from .settings.addresses import ServerAddress, parse_server
 from .threads.callbacks import CallbackThreads
-from .transport.pool import Query, Server, ServerState
+from .transport.handler import Query
+from .transport.servers import Server, ServerState
 from .worker import GearmanWorker
 from .worker_engine import Assignment, Slot
 

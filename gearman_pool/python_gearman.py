@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .dispatch import Dispatcher
     from .future import JobFuture
     from .settings.client_options import ClientOptions
-    from .transport.pool import Server
+    from .transport.servers import Server
 
 __all__ = ["GearmanConnection", "PythonGearmanClient"]
 

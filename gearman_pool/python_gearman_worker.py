@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .settings.addresses import ServerAddress
     from .settings.client_options import ClientOptions
-    from .transport.pool import Server
+    from .transport.servers import Server
     from .worker_engine import WorkerEngine
 
 __all__ = ["ErrorListener", "PythonGearmanWorker"]

@@ -33,7 +33,7 @@ from .settings.sources import parse_servers
 from .threads import lifecycle
 from .threads.waiting import Promise
 from .transport.connection import Connection
-from .transport.pool import Query
+from .transport.handler import Query
 from .worker_engine import Ability, Assignment, WorkerEngine
 from .worker_job import GearmanWorkerJob, encode_result, takes_worker, whole_number
 from .worker_signals import StopSignals

@@ -40,9 +40,13 @@ job    options
 connection    util    announcer    worker_signals
 
 transport.pool
-transport.connection    transport.connector
+transport.health transport.waiting_room
+transport.handler
+transport.connection
+transport.servers
+transport.connector
 transport.io_thread    transport.tls
-transport.leadership transport.syscalls    transport
+transport.leadership transport.syscalls transport.timers    transport
 
 settings.sources
 settings.addresses settings.client_options
@@ -64,7 +68,6 @@ constants errors events
 
 #: Arrows that point up, each half of a circle, and so a fault of the house. None is added; who mends one takes it out.
 ARROWS_UP = {
-    ("transport.connection", "transport.pool"),
     ("job", "future"),
     ("worker_job", "worker"),
     ("cli.completion", "cli.program"),
@@ -76,7 +79,6 @@ TOO_LARGE = {
     "client",
     "dispatch",
     "python_gearman",
-    "transport.pool",
     "worker",
     "worker_engine",
 }

@@ -8,6 +8,7 @@ of that line means that the order is in doubt: the session raises `ProtocolError
 from __future__ import annotations
 
 from collections import deque
+from operator import itemgetter
 from typing import Any
 
 from ..errors import ProtocolError
@@ -26,6 +27,7 @@ __all__ = [
     "Event",
     "ReplySession",
     "error_of",
+    "token_of",
 ]
 
 #: What may stand as an entry's reply besides a command's number, TEXT_LINE and TEXT_BLOCK.
@@ -35,6 +37,9 @@ ACCEPTED = -3
 
 #: A packet, the reply that must answer it, and whatever its sender wants back with that reply.
 Entry = tuple[Packet, int, Any]
+
+#: Return the token of an entry.
+token_of = itemgetter(2)
 
 #: The kind of an event, the token of the request that it concerns (None if there is none), and its value.
 Event = tuple[int, Any, Any]

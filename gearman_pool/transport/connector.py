@@ -20,7 +20,7 @@ from typing import TypeVar
 from ..errors import ClientClosed, ConnectionError, ConnectTimeout, GearmanError, ThreadUnavailable, TLSError  # noqa: A004
 from ..settings.addresses import ServerAddress
 from ..threads.launch import launch
-from .io_thread import Timer
+from .timers import Timer
 from .tls import tls_error
 
 __all__ = ["Attempt", "connect"]
