@@ -15,7 +15,8 @@ A caller can be interrupted between any two bytecodes (Ctrl-C, time limits by si
 ``lock`` stays taken: the I/O thread finds the lock taken and no thread in `_drain`, and gives the connection up; the
 connection's jobs go the way of a lost connection. Nobody gets another's answer.
 
-What a connection never does: block, look for another connection, or decide what becomes of a job. It asks its `Owner`.
+Threads: see `Connection`. A connection waits for nothing but ``lock``, at its own end, for a moment. A connection never
+looks for another one, and never decides what becomes of a job: its `Owner` is told.
 """
 
 from __future__ import annotations
@@ -110,11 +111,12 @@ class Connection(Generic[S]):
     From any thread: `submit`, `pending`, `tokens`, `unanswered`, `outbound_bytes`, and reading ``closed``, ``up`` and
     ``suspect``. All else belongs to the I/O thread.
 
-    ``lock`` guards ``_rest`` and the sending half of the socket. It is tried, never waited for, with any lock held.
+    ``lock`` guards ``_rest`` and the sending half of the socket. Callers only try ``lock``, whatever other locks they
+    hold, and never wait for it.
 
-    A connection is never used again after its end: a server that comes back gets a new one. So "this connection", told
-    by identity, also tells one life of the server from the next, and nothing that was noted of an older connection can
-    be taken for news of a newer one. No number of a generation is needed for that.
+    A connection is never used again after its end: a server that comes back gets a new one. So the identity of a
+    connection is enough to tell one life of its server from the next, and no number of a generation is needed: news of
+    an older connection, however late, names that one, and cannot take down a server that has recovered.
     """
 
     def __init__(self, owner: Owner[S], server: Server[Connection[S]], sock: socket.socket, session: S) -> None:
