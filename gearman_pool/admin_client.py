@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from .connection import GearmanConnection
 from .connection_manager import GearmanConnectionManager
+from .engine.admin import CLOSED, AdminEngine, Answer
 from .errors import (
     ClientClosed,
     ConnectionError,  # noqa: A004 - python-gearman's name
-    ConnectionLost,
-    ForkedProcess,
-    GearmanError,
     InvalidAdminClientState,
     ProtocolError,
     ServerError,
     ServerUnavailable,
 )
-from .events import ConnectionFailed, Counters, Event
-from .protocol.admin import AdminSession
 from .protocol.commands import Command
-from .protocol.packets import Packet, pack
+from .protocol.packets import pack
 from .protocol.python_gearman import (
     GEARMAN_SERVER_COMMAND_CANCEL_JOB,
     GEARMAN_SERVER_COMMAND_GETPID,
@@ -41,8 +35,6 @@ from .protocol.python_gearman import (
     GEARMAN_SERVER_COMMAND_VERSION,
     GEARMAN_SERVER_COMMAND_WORKERS,
 )
-from .protocol.session import ERROR, REPLY, Entry
-from .protocol.session import Event as SessionEvent
 from .protocol.text import (
     TEXT_COMMANDS,
     JobRow,
@@ -53,16 +45,11 @@ from .protocol.text import (
     pack_text_command,
     split_text_command,
 )
-from .settings.addresses import ServerAddress, parse_server
+from .settings.addresses import parse_server
 from .settings.checks import check_timeout
 from .settings.client_options import ClientOptions
 from .settings.sources import parse_servers
 from .threads import lifecycle
-from .threads.waiting import Promise
-from .transport.connection import Connection, LostEntries
-from .transport.handler import Query
-from .transport.io_thread import IOThread
-from .transport.pool import Pool
 from .transport.servers import Server
 from .util import unlist
 
@@ -119,10 +106,6 @@ _BACKOFF = (0.1, 1.0)
 #: How long `GearmanAdminClient.close` and the interpreter's end wait for the I/O thread, in seconds.
 _STOP_TIMEOUT = 1.0
 
-_CLOSED = "the admin client is closed; make a new one"
-
-_FENCE = b"gearman_pool fence"
-
 
 class GearmanAdminClient(GearmanConnectionManager):
     """A client for the administrative commands of one Gearman server.
@@ -176,9 +159,9 @@ class GearmanAdminClient(GearmanConnectionManager):
         context = self.options.ssl_context
         self._address = addresses[0].with_ssl(context) if context is not None else addresses[0]
         self._handlers = threading.local()
-        self._engine = _Engine(self._address, self.options)
+        self._engine = AdminEngine(self._address, self.options)
         self._closed = False
-        lifecycle.register(self)
+        lifecycle.register(self, GearmanAdminClient._after_fork_in_child, GearmanAdminClient._at_exit)
 
     # ---- the connection --------------------------------------------------------------------------------------------
 
@@ -218,7 +201,7 @@ class GearmanAdminClient(GearmanConnectionManager):
             admin.close()
         """
         self._closed = True
-        self._engine.close()
+        self._engine.end(_STOP_TIMEOUT)
 
     def shutdown(self) -> None:
         """python-gearman's name for `close`; the command for the server is `send_shutdown`.
@@ -505,21 +488,21 @@ class GearmanAdminClient(GearmanConnectionManager):
     def _echo(self, text: str) -> str:
         return cast("str", self._wait(self._send_echo(text)))
 
-    def _send_text(self, name: str, *arguments: str | bytes) -> _Answer:
+    def _send_text(self, name: str, *arguments: str | bytes) -> Answer:
         packet = pack_text_command(name, *arguments)
-        return self._send(_Answer(str(self._address), name, TEXT_COMMANDS[name].answer, packet))
+        return self._send(Answer(str(self._address), name, TEXT_COMMANDS[name].answer, packet))
 
-    def _send_echo(self, text: str) -> _Answer:
+    def _send_echo(self, text: str) -> Answer:
         packet = pack(Command.ECHO_REQ, text.encode())
-        return self._send(_Answer(str(self._address), Command.ECHO_REQ, Command.ECHO_RES, packet))
+        return self._send(Answer(str(self._address), Command.ECHO_REQ, Command.ECHO_RES, packet))
 
-    def _send(self, answer: _Answer) -> _Answer:
+    def _send(self, answer: Answer) -> Answer:
         if self._closed:
-            raise ClientClosed(_CLOSED, server=str(self._address))
+            raise ClientClosed(CLOSED, server=str(self._address))
         self._engine.send(answer)
         return answer
 
-    def _wait(self, answer: _Answer) -> Any:
+    def _wait(self, answer: Answer) -> Any:
         timeout = self.poll_timeout
         try:
             value = answer.promise.wait(timeout)
@@ -527,18 +510,18 @@ class GearmanAdminClient(GearmanConnectionManager):
             if answer.promise.done:
                 raise  # it is the outcome: a connection's time-out
             self._engine.give_up(answer)
-            text = f"{self._address} did not answer {_label(answer.kind)} within poll_timeout ({timeout:g} s)"
+            text = f"{self._address} did not answer {answer.label} within poll_timeout ({timeout:g} s)"
             raise InvalidAdminClientState(text, server=str(self._address), maybe_sent=True, retryable=True) from error
         if isinstance(answer.kind, str):
             return TEXT_COMMANDS[answer.kind].parse(value)
         return value[0].decode("utf-8", "replace")
 
-    def after_fork_in_child(self) -> None:
+    def _after_fork_in_child(self) -> None:
         """In the child of a fork: leave the parent's connection behind, and start anew with the next use."""
         self._engine.after_fork_in_child()
-        self._engine = _Engine(self._address, self.options)
+        self._engine = AdminEngine(self._address, self.options)
 
-    def at_exit(self) -> None:
+    def _at_exit(self) -> None:
         """At the interpreter's end: stop."""
         self.close()
 
@@ -548,7 +531,7 @@ class AdminCommandHandler:
 
     def __init__(self, client: GearmanAdminClient) -> None:
         self._client = client
-        self._answers: deque[_Answer] = deque()
+        self._answers: deque[Answer] = deque()
 
     @property
     def response_ready(self) -> bool:
@@ -587,179 +570,6 @@ class AdminCommandHandler:
             raise InvalidAdminClientState("the answer has not come yet")
         answer = self._answers.popleft()
         return answer.kind, self._client._wait(answer)
-
-
-class _Answer(Query):
-    """A command, and the promise of its answer."""
-
-    def __init__(self, server: str, kind: str | int, reply: int, packet: Packet) -> None:
-        self.server = server
-        self.kind = kind
-        self.reply = reply
-        self.packet = packet
-        self.promise = Promise()
-
-    def answered(self, connection: Connection, value: Any) -> None:
-        self.promise.set(value)
-
-    def refused(self, connection: Connection, code: str, text: str) -> None:
-        why = f"{code} ({text})" if text else code
-        message = f"{self.server} refused {_label(self.kind)}: {why}"
-        self.promise.fail(ServerError(message, code=code, text=text, server=self.server))
-
-    def lost(self, error: GearmanError) -> None:
-        # One error may be that of several answers, and each may be raised in another thread.
-        if isinstance(error, ProtocolError):
-            what = f"{self.server} did not answer {_label(self.kind)} as gearmand does"
-            text = f"{what} ({error}); it may not know the command"
-            mine: GearmanError = ProtocolError(text, server=self.server, maybe_sent=True)
-        else:
-            mine = copy.copy(error)
-        mine.__cause__ = error.__cause__
-        self.promise.fail(mine)
-
-
-class _Engine:
-    """One process's half of an admin client: the thread, the pool of one connection, and the commands that wait for it.
-
-    `send`, `give_up`, `stop` and `close` may be called from any thread and take no lock; the rest runs on the I/O
-    thread.
-
-    Unlike jobs, commands do not wait out a server that is down: the next failed attempt to connect ends them.
-    """
-
-    def __init__(self, address: ServerAddress, options: ClientOptions) -> None:
-        name = f"gearman_pool-admin-{options.name}" if options.name else "gearman_pool-admin"
-        self.io = IOThread(name, self._turn, self._has_work, self._on_loop_error, self._on_stop)
-        new_session = partial(AdminSession, options.max_packet_size)
-        self.pool = Pool(self.io, (address,), options, new_session, self, Counters())
-        self._waiting: deque[_Answer] = deque()
-
-    # ---- any thread ------------------------------------------------------------------------------------------------
-
-    def send(self, answer: _Answer) -> None:
-        """Send a command as soon as there is a connection."""
-        self.io.ensure_running()
-        self.io.post(partial(self._send, answer))
-        if self.pool.closing:
-            # It ended between the look above and now, and perhaps nobody will see this one.
-            answer.lost(ClientClosed(_CLOSED))
-
-    def give_up(self, answer: _Answer) -> None:
-        """Nobody waits for this answer any more."""
-        self.io.post(partial(self._give_up, answer))
-
-    def stop(self) -> None:
-        """Have the thread end."""
-        self.io.post(self.io.stop)
-
-    def close(self) -> None:
-        """Have the thread end, and wait for that."""
-        self.stop()
-        self.io.wait_stopped(_STOP_TIMEOUT)
-        if not self.io.running:
-            self._on_stop()
-
-    def after_fork_in_child(self) -> None:
-        """In the child of a fork: close what was inherited. Whoever waited was a thread of the parent."""
-        error = ForkedProcess("the command was sent by the parent process, which gets the answer")
-        for lost in self.pool.close_after_fork():
-            _fail((entry[2] for entry in (*lost.unsent, *lost.unanswered)), error)
-        self._fail_waiting(error)
-
-    # ---- the I/O thread --------------------------------------------------------------------------------------------
-
-    def _send(self, answer: _Answer) -> None:
-        connection = self.pool.choose(None)
-        if self.pool.closing:
-            answer.lost(ClientClosed(_CLOSED))
-        elif connection is None or self._waiting:
-            # Behind those that wait: the connection may have come just now.
-            self._waiting.append(answer)
-        else:
-            connection.submit((answer.packet, answer.reply, answer))
-            # Some servers do not answer commands that they do not know. The next command's answer must not be taken for
-            # the missing one: an ECHO_RES cannot be taken for any text, and tells so at once.
-            connection.submit((pack(Command.ECHO_REQ, _FENCE), Command.ECHO_RES, None))
-
-    def _give_up(self, answer: _Answer) -> None:
-        if answer in self._waiting:
-            self._waiting.remove(answer)
-            return
-        for connection in self.pool.connections:
-            if any(token is answer for token in connection.tokens()):
-                text = (
-                    f"{answer.server}: {_label(answer.kind)} was not answered in time; the order of answers is in doubt"
-                )
-                connection.lose(ConnectionLost(text, server=answer.server))
-
-    def _turn(self) -> None:
-        self.pool.turn()
-        if self._waiting and self.pool.available:
-            waiting, self._waiting = self._waiting, deque()
-            for answer in waiting:
-                self._send(answer)
-
-    def _has_work(self) -> bool:
-        return self.pool.has_work()
-
-    def _on_loop_error(self, error: BaseException) -> None:
-        text = f"an unexpected error in the admin client's I/O thread: {error!r}; please report it"
-        for connection in self.pool.connections:
-            connection.lose(GearmanError(text))
-        self._fail_waiting(GearmanError(text))
-
-    def _on_stop(self) -> None:
-        self.pool.close(ClientClosed(_CLOSED))
-        self.io.run_leftovers()
-        self._fail_waiting(ClientClosed(_CLOSED))
-
-    def _fail_waiting(self, error: GearmanError) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        _fail(waiting, error)
-
-    # ---- what the pool tells ---------------------------------------------------------------------------------------
-
-    def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
-        """See `Handler.on_events`."""
-        for kind, token, value in events:
-            if token is None:
-                continue
-            if kind == REPLY:
-                token.answered(connection, value)
-            elif kind == ERROR:
-                token.refused(connection, *value)
-
-    def on_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
-        """See `Handler.on_lost`. What has not left is sent on the next connection."""
-        sent = [entry[2] for entry in entries.unanswered]
-        _fail(sent, error)
-        for _, _, token in entries.unsent:
-            if isinstance(token, _Answer) and not any(token is other for other in sent):
-                self._send(token)
-
-    def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
-        """See `Handler.on_unroutable`."""
-        _fail([entry[2]], error)
-
-    def emit(self, event: Event) -> None:
-        """See `Handler.emit`. A failed attempt to connect is the answer to all that wait for a connection."""
-        if isinstance(event, ConnectionFailed):
-            server = str(event.server)
-            message = f"cannot reach the server: {event.error}"
-            error = ServerUnavailable(message, servers={server: event.error}, server=server)
-            error.__cause__ = self.pool.servers[0].last_error
-            self._fail_waiting(error)
-
-
-def _fail(tokens: Iterable[Any], error: GearmanError) -> None:
-    for token in tokens:
-        if isinstance(token, Query):
-            token.lost(error)
-
-
-def _label(kind: str | int) -> str:
-    return repr(kind) if isinstance(kind, str) else "an ECHO_REQ"
 
 
 def _sizes(max_size: int | Sequence[int] | None) -> list[str]:

@@ -7,8 +7,7 @@ import math
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from time import monotonic
@@ -25,34 +24,27 @@ from .constants import (
     PRIORITY_LOW,
     PRIORITY_NONE,
 )
-from .dispatch import Dispatcher
-from .encoders import BytesEncoder, NoopEncoder, encode_payload
+from .engine.asking import DASH, Asking
+from .engine.client.engine import ClientEngine
+from .engine.client.submitting import Submitting
 from .errors import (
     ConnectionError,  # noqa: A004 - python-gearman's name
     ExceededConnectionAttempts,
-    GearmanError,
-    InvalidClientState,
     ServerUnavailable,
 )
 from .events import ClientStats, ServerInfo
-from .future import JobFuture
-from .job import GearmanJobRequest, JobReference, JobStatus
-from .protocol.client import ClientSession
-from .protocol.commands import Command, submit_command
-from .protocol.limits import MAX_HANDLE_BYTES
-from .protocol.packets import pack
-from .protocol.values import encode_name, encode_task, encode_unique, number
+from .jobs.flight import is_accepted
+from .jobs.future import JobFuture
+from .jobs.job import GearmanJobRequest
+from .jobs.views import JobReference, JobStatus
+from .protocol.values import encode_unique
 from .python_gearman import GearmanConnection, PythonGearmanClient
 from .settings.addresses import ServerAddress, parse_server
 from .settings.checks import check_count, check_timeout
 from .settings.client_options import ClientOptions
-from .settings.policies import STICKY
 from .settings.sources import parse_servers, servers_from_env
 from .threads import lifecycle
 from .threads.waiting import Promise
-from .transport.connection import Connection
-from .transport.handler import Query
-from .transport.servers import Server
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -83,14 +75,6 @@ gearman_logger: logging.Logger = logging.getLogger("gearman_pool.client")
 
 #: How many random bytes a generated unique is made of, unless told otherwise.
 RANDOM_UNIQUE_BYTES = 16
-
-#: Encoded task names are kept for this many tasks.
-_TASK_CACHE = 1000
-
-#: A job of this unique joins one of equal data, and gearmand finds it by its handle alone.
-_DASH = ("-", b"-")
-
-_ECHO = b"gearman_pool ping"
 
 
 class GearmanClient(PythonGearmanClient):
@@ -135,23 +119,21 @@ class GearmanClient(PythonGearmanClient):
         context = options.ssl_context
         if context is not None:
             addresses = tuple(address.with_ssl(context) for address in addresses)
-        self._plain = _is_plain(self.data_encoder)
-        self._decode: Callable[[Any], Any] | None = None if self._plain else self.data_encoder.decode
-        self._tasks: dict[Any, bytes] = {}
-        self._warned_of_unique = False
+        self._submitting = Submitting(options, self.data_encoder)
         self._connections: dict[ServerAddress, GearmanConnection] = {}
-        self._dispatcher = self._new_dispatcher(addresses)
+        self._engine = self._submitting.engine = self._new_engine(addresses)
+        self._asking = Asking(self._engine)
         self._closed = False
-        lifecycle.register(self)
+        lifecycle.register(self, GearmanClient._after_fork_in_child, GearmanClient._at_exit)
 
-    def _new_dispatcher(self, addresses: tuple[ServerAddress, ...]) -> Dispatcher:
+    def _new_engine(self, addresses: tuple[ServerAddress, ...]) -> ClientEngine:
         # No reference back to the client: one that nobody refers to any more must go, though its thread still runs.
         connections = self._connections
-        return Dispatcher(
+        return ClientEngine(
             addresses,
             self.options,
             partial(_connection_for, connections, weakref.ref(self)),
-            self._decode,
+            self._submitting.decode,
             self.random_unique_bytes,
         )
 
@@ -218,10 +200,10 @@ class GearmanClient(PythonGearmanClient):
         future = self._new_future(task, data, unique, priority, False, max_retries)
         if on_status is not None or on_data is not None or on_warning is not None:
             callbacks = {"status": on_status, "data": on_data, "warning": on_warning}
-            future._on_update = {name: callback for name, callback in callbacks.items() if callback is not None}
+            future.call_on_update({name: callback for name, callback in callbacks.items() if callback is not None})
         if timeout is not None:
             check_timeout("timeout", timeout)
-        self._send(future, timeout)
+        self._submitting.send(future, timeout)
         return future
 
     def submit_background(
@@ -253,9 +235,8 @@ class GearmanClient(PythonGearmanClient):
                 raise ValueError("a job with at= cannot have a priority: the server gives it the normal one")
         future = self._new_future(task, data, unique, priority, True, max_retries)
         if epoch is not None:
-            future._epoch = epoch
-            future._command = Command.SUBMIT_JOB_EPOCH
-        self._send(future, None)
+            future.wait_until(epoch)
+        self._submitting.send(future, None)
         return future
 
     def map(
@@ -303,7 +284,7 @@ class GearmanClient(PythonGearmanClient):
                 yield result
         finally:
             for future in futures:
-                self._dispatcher.cancel(future, Promise())
+                self._engine.begin_cancel(future, Promise())
 
     def _new_future(
         self,
@@ -320,64 +301,10 @@ class GearmanClient(PythonGearmanClient):
             check_count("max_retries", max_retries, 0)
         given = unique is not None
         if unique is None:
-            unique = self._dispatcher.new_unique()
+            unique = self._engine.uniques.new()
         job = self.job_class(None, None, task, unique, data)
         request = self.job_request_class(job, priority, background, max_retries + 1)
-        return self._future_of(request, given, True)
-
-    def _future_of(self, request: GearmanJobRequest, unique_given: bool, recover: bool) -> JobFuture:
-        """Return a future for a request, with everything checked that can be refused."""
-        job = request.gearman_job
-        command = submit_command(request.background, request.priority)
-        wire_task = self._tasks.get(job.task) if type(job.task) is str else None
-        if wire_task is None:
-            wire_task = self._encode_task(job.task)
-        data = job.data
-        payload = data if self._plain and type(data) is bytes else encode_payload(self.data_encoder, data)
-        key = None
-        if unique_given:
-            key = encode_unique(job.unique)
-            if type(job.unique) is bytes:
-                job.unique = key.decode("utf-8", "surrogateescape")
-            if not self._warned_of_unique and len(self._dispatcher.pool.wanted) > 1:
-                self._warn_of_unique()
-        if self._decode is not None:
-            request._decode = self._decode
-        return JobFuture(request, self, command, wire_task, payload, key, unique_given, recover)
-
-    def _encode_task(self, task: str | bytes) -> bytes:
-        wire_task = encode_task(task, self.options.prefix)
-        if len(self._tasks) >= _TASK_CACHE:
-            self._tasks.clear()
-        if type(task) is str:
-            self._tasks[task] = wire_task
-        return wire_task
-
-    def _warn_of_unique(self) -> None:
-        self._warned_of_unique = True
-        policy = self.options.policy
-        if isinstance(policy, str) and policy not in STICKY:
-            warnings.warn(
-                f"jobs with a unique of yours coalesce only on one server, and policy={policy!r} spreads them over "
-                "several: use policy='unique' or policy='failover'",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-
-    def _send(self, future: JobFuture, timeout: float | None) -> None:
-        request = future.request
-        key = future._key
-        unique = key if type(key) is bytes else request.gearman_job.unique.encode("utf-8", "surrogateescape")
-        arguments = future._arguments(unique)
-        if request.max_connection_attempts == 1:
-            future._payload = None
-        try:
-            self._dispatcher.submit(future, arguments, timeout)
-        except BaseException:
-            # Refused before it was in line: the request is as it was, and can be submitted again.
-            if request.state == JOB_UNKNOWN:
-                request._future = None
-            raise
+        return self._submitting.future(self, request, given, True)
 
     # ---- asking ----------------------------------------------------------------------------------------------------
 
@@ -412,77 +339,29 @@ class GearmanClient(PythonGearmanClient):
         """
         if (what is None) == (unique is None):
             raise ValueError("give status() either a future, request or reference, or unique=")
-        if unique in _DASH:
+        if unique in DASH:
             raise ValueError("the server finds no job by the unique '-'; give a future, request or reference")
         timeout = self.options.submit_timeout if timeout is None else timeout
         if unique is not None:
-            return self._status_anywhere(encode_unique(unique), timeout)
+            return self._asking.status_anywhere(encode_unique(unique), timeout)
         if isinstance(what, str):
             what = JobReference.parse(what)
         if isinstance(what, JobReference):
-            query = self._ask_status(self._server(what.server), what.handle, what.unique, timeout)
+            promise = self._asking.status(self._asking.server(what.server), what.handle, what.unique, timeout)
         elif isinstance(what, (JobFuture, GearmanJobRequest)):
             request = what.request if isinstance(what, JobFuture) else what
             job = request.gearman_job
             if job.handle is None or job.connection is None:
                 return JobStatus(False, False)
-            future = request._future
-            live = future is not None and future._connection is not None
-            query = self._ask_status(
-                self._server(str(job.connection.address)), job.handle, None if live else job.unique, timeout
-            )
+            unique = None if is_accepted(request) else job.unique
+            server = self._asking.server(str(job.connection.address))
+            promise = self._asking.status(server, job.handle, unique, timeout)
         else:
             raise TypeError(
                 f"status() takes a JobFuture, GearmanJobRequest, JobReference or str, not {type(what).__name__}"
             )
-        status: JobStatus = query.promise.wait(timeout)
+        status: JobStatus = promise.wait(timeout)
         return status
-
-    def _status_anywhere(self, unique: bytes, timeout: float) -> JobStatus:
-        deadline = monotonic() + timeout
-        servers = list(self._dispatcher.pool.wanted.values())
-        queries = [self._ask_status(server, None, unique, timeout) for server in servers]
-        answers: list[JobStatus] = []
-        for query in queries:
-            with suppress(GearmanError, TimeoutError):
-                answers.append(query.promise.wait(max(0.0, deadline - monotonic())))
-        for status in answers:
-            if status.known:
-                return status
-        if not answers:
-            raise self._dispatcher.pool.unavailable("no server answered")
-        return answers[0]
-
-    def _ask_status(
-        self,
-        server: Server,
-        handle: str | None,
-        unique: str | bytes | None,
-        timeout: float,
-        request: GearmanJobRequest | None = None,
-    ) -> StatusQuery:
-        """Ask a server for a job: by its unique if there is one, because handles repeat after a restart."""
-        query = StatusQuery(server.name, handle, request)
-        if unique and (handle is None or unique not in _DASH):
-            unique = encode_unique(unique)
-            packet = pack(Command.GET_STATUS_UNIQUE, unique)
-            self._dispatcher.ask(server, packet, Command.STATUS_RES_UNIQUE, query, timeout)
-        else:
-            wire_handle = encode_name(handle, "the handle", MAX_HANDLE_BYTES)
-            if not wire_handle:
-                raise ValueError("the handle is empty")
-            self._dispatcher.ask(server, pack(Command.GET_STATUS, wire_handle), Command.STATUS_RES, query, timeout)
-        return query
-
-    def _server(self, address: str) -> Server:
-        server = self._dispatcher.pool.wanted.get(address)
-        if server is not None:
-            return server
-        raise self._no_such_server(address)
-
-    def _no_such_server(self, address: str) -> ValueError:
-        known = ", ".join(list(self._dispatcher.pool.wanted)) or "none"
-        return ValueError(f"{address} is not a server of this client (it has: {known}); add_server() takes it in")
 
     def ping(self, timeout: float | None = None) -> dict[str, float | None]:
         """Return the round trip to each server in seconds; None for one that did not answer.
@@ -494,20 +373,7 @@ class GearmanClient(PythonGearmanClient):
 
             client.ping(timeout=1)  # {"10.0.0.1:4730": 0.0004, "10.0.0.2:4730": None}
         """
-        timeout = self.options.health_check_timeout if timeout is None else timeout
-        deadline = monotonic() + timeout
-        queries = [(server.name, self._ping(server, timeout)) for server in list(self._dispatcher.pool.wanted.values())]
-        answers: dict[str, float | None] = {}
-        for address, promise in queries:
-            answers[address] = None
-            with suppress(GearmanError, TimeoutError):
-                answers[address] = promise.wait(max(0.0, deadline - monotonic()))
-        return answers
-
-    def _ping(self, server: Server, timeout: float) -> Promise:
-        query = PingQuery()
-        self._dispatcher.ask(server, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
-        return query.promise
+        return self._asking.ping_all(self.options.health_check_timeout if timeout is None else timeout)
 
     def servers(self) -> tuple[ServerInfo, ...]:
         """Return how each server stands, without asking it.
@@ -516,7 +382,7 @@ class GearmanClient(PythonGearmanClient):
 
             down = [server.address for server in client.servers() if server.state == "DOWN"]
         """
-        return self._dispatcher.pool.infos()
+        return self._engine.pool.infos()
 
     def stats(self) -> ClientStats:
         """Return counters since the start, and what is in flight now.
@@ -525,7 +391,7 @@ class GearmanClient(PythonGearmanClient):
 
             print(client.stats().in_flight, "in flight,", client.stats().jobs_completed, "complete")
         """
-        return self._dispatcher.stats()
+        return self._engine.stats()
 
     # ---- the pool --------------------------------------------------------------------------------------------------
 
@@ -542,7 +408,20 @@ class GearmanClient(PythonGearmanClient):
         address = parse_server(server)
         if self.options.ssl_context is not None:
             address = address.with_ssl(self.options.ssl_context)
-        self._dispatcher.pool.add(address)
+        self._engine.pool.add(address)
+
+    def add_connection(self, hostport_tuple: Any) -> GearmanConnection:
+        """Take in a server, given as (host, port) or ``"host:port"``, and return it; see `GearmanClient.add_server`.
+
+        Raises:
+            ValueError, TypeError: it is no server.
+
+        Example::
+
+            client.add_connection(("10.0.0.3", 4730))
+        """
+        self.add_server(hostport_tuple)
+        return self._connection(parse_server(hostport_tuple))
 
     def remove_server(self, server: Any, drain: bool = True) -> None:
         """Take a server out: it gets no more jobs from this client.
@@ -559,8 +438,8 @@ class GearmanClient(PythonGearmanClient):
             client.remove_server("10.0.0.3:4730", drain=True)
         """
         address = str(parse_server(server))
-        if not self._dispatcher.pool.remove(address, drain):
-            raise self._no_such_server(address)
+        if not self._engine.pool.remove(address, drain):
+            raise self._asking.no_such_server(address)
 
     def close(self, timeout: float = 5.0) -> None:
         """Refuse new jobs, wait for those in flight, fail what is left with `ClientClosed`, and end the thread.
@@ -576,7 +455,16 @@ class GearmanClient(PythonGearmanClient):
         """
         check_timeout("timeout", timeout, zero=True)
         self._closed = True
-        self._dispatcher.close(timeout)
+        self._engine.close(timeout)
+
+    def shutdown(self) -> None:
+        """Close the client; `GearmanClient.close` is the newer name.
+
+        Example::
+
+            client.shutdown()
+        """
+        self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -585,116 +473,37 @@ class GearmanClient(PythonGearmanClient):
         self.close()
 
     def __del__(self) -> None:
-        if not self._closed and self._dispatcher.io.started:
+        if not self._closed and self._engine.io.started:
             text = f"{self!r} was not closed"
             self._closed = True
-            self._dispatcher.abandon()
+            self._engine.abandon()
             # Last, because a filter may make an exception of it.
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         name = f" {self.options.name!r}" if self.options.name else ""
-        servers = ", ".join(f"{server.address} {server.state}" for server in self._dispatcher.pool.infos())
+        servers = ", ".join(f"{server.address} {server.state}" for server in self._engine.pool.infos())
         state = "closed, " if self._closed else ""
-        return f"<{type(self).__name__}{name} [{servers}] {state}{self._dispatcher.pool.in_flight()} in flight>"
+        return f"<{type(self).__name__}{name} [{servers}] {state}{self._engine.pool.in_flight()} in flight>"
 
-    # ---- for the engine --------------------------------------------------------------------------------------------
+    # ---- fork and exit ---------------------------------------------------------------------------------------------
 
-    def cancel(self, future: JobFuture) -> bool:
-        """Withdraw a job: see `JobFuture.cancel`, which is what to call."""
-        promise = Promise()
-        self._dispatcher.cancel(future, promise)
-        if _in_event_loop():
-            return False
-        try:
-            return bool(promise.wait(self.options.health_check_timeout))
-        except TimeoutError:
-            return False
-
-    def before_waiting(self, future: JobFuture) -> None:
-        """Raise if called on the I/O thread, which would wait for itself; end a copy of the parent's job.
-
-        Raises:
-            InvalidClientState: it is.
-        """
-        owner = future._dispatcher
-        if owner is not self._dispatcher and isinstance(owner, Dispatcher):
-            # It was in the I/O thread's hands at the moment of the fork, in none of the places that are looked at then.
-            owner.end_copy(future)
-            return
-        if self._dispatcher.io.is_current():
-            raise InvalidClientState("the I/O thread must not wait for a result: that result could never come")
-
-    def after_fork_in_child(self) -> None:
+    def _after_fork_in_child(self) -> None:
         """In the child of a fork: leave the parent's half behind, and start anew with the next use."""
-        old = self._dispatcher
+        old = self._engine
         addresses = tuple(server.address for server in old.pool.wanted.values())
         try:
             old.after_fork_in_child()
         finally:
-            self._dispatcher = self._new_dispatcher(addresses)
+            self._engine = self._submitting.engine = self._asking.engine = self._new_engine(addresses)
             if self._closed:
-                self._dispatcher.refusing = "the client is closed; make a new one"
+                self._engine.refusing = "the client is closed; make a new one"
 
-    def at_exit(self) -> None:
+    def _at_exit(self) -> None:
         """At the interpreter's end: send what is queued, so that background jobs are not lost."""
         if not self._closed:
             self._closed = True
-            self._dispatcher.close_at_exit()
-
-
-class StatusQuery(Query):
-    """A question after a job's status."""
-
-    def __init__(self, server: str, handle: str | None, request: GearmanJobRequest | None) -> None:
-        self.promise: Promise = Promise()
-        self._server = server
-        self._handle = handle
-        self._request = request
-
-    def answered(self, connection: Connection, value: Sequence[bytes]) -> None:
-        numerator, denominator = number(value[3]), number(value[4])
-        waiting = number(value[5]) if len(value) > 5 else None
-        status = JobStatus(value[1] == b"1", value[2] == b"1", numerator, denominator, waiting, self._server)
-        request = self._request
-        if request is not None:
-            request._set_status(status.known, status.running, numerator, denominator)
-            self._observe(connection, request)
-        self.promise.set(status)
-
-    def _observe(self, connection: Connection[ClientSession], request: GearmanJobRequest) -> None:
-        """Give a request that was made by hand what data came for its job since it, or one like it, asked last."""
-        if self._handle is None:
-            return
-        future = connection.session.find(self._handle)
-        if not isinstance(future, JobFuture) or future.request is request:
-            return
-        seen = future.request._observers
-        if seen is None:
-            future.request._observers = deque()
-        elif seen:
-            request._raw_data = deque(seen)
-            seen.clear()
-
-    def refused(self, connection: Connection, code: str, text: str) -> None:
-        self.promise.fail(GearmanError(f"{self._server}: {code} {text}", server=self._server))
-
-    def lost(self, error: GearmanError) -> None:
-        self.promise.fail(error)
-
-
-class PingQuery(Query):
-    """A question whether a server answers, and how fast."""
-
-    def __init__(self) -> None:
-        self.promise: Promise = Promise()
-        self._asked = monotonic()
-
-    def answered(self, connection: Connection, value: Any) -> None:
-        self.promise.set(monotonic() - self._asked)
-
-    def lost(self, error: GearmanError) -> None:
-        self.promise.fail(error)
+            self._engine.close_at_exit()
 
 
 def _connection_for(
@@ -706,11 +515,6 @@ def _connection_for(
     if client is not None:
         return client._connection(address)
     return connections.get(address) or GearmanConnection(address)
-
-
-def _is_plain(encoder: Any) -> bool:
-    """Whether results are the bytes themselves."""
-    return encoder is BytesEncoder or encoder is NoopEncoder
 
 
 def _epoch(at: datetime | float) -> bytes:
@@ -727,12 +531,3 @@ def _epoch(at: datetime | float) -> bytes:
         # gearmand never answers a number beyond 64 bits, and a reply that never comes spoils the connection.
         raise ValueError(f"at= is {at!r}; it must be seconds since the epoch, from 0 on")
     return str(math.ceil(at)).encode()
-
-
-def _in_event_loop() -> bool:
-    import sys
-
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return False
-    return asyncio._get_running_loop() is not None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .connection import GearmanConnection
 from .encoders import BytesEncoder, DataEncoder, NoopEncoder
-from .job import GearmanJob, GearmanJobRequest
+from .jobs.job import GearmanJob, GearmanJobRequest
 from .threads.waiting import Promise
 from .transport.handler import Query
 from .transport.servers import ServerState

@@ -16,12 +16,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .announcer import Announcer
 from .client import GearmanClient
-from .dispatch import Dispatcher
+from .constants import JOB_FAILED
+from .engine.announcer import Announcer
+from .engine.client.endings import Endings
+from .engine.client.engine import ClientEngine
+from .engine.worker.engine import Assignment, Slot
 from .errors import ClientClosed, InvalidWorkerState, JobFailed, JobTimeout
 from .events import Counters, ServerInfo
-from .future import JobFuture
+from .jobs.flight import Flight
+from .jobs.future import JobFuture
 from .protocol.client import DATA, STATUS, WARNING
 from .protocol.commands import Command
 from .protocol.packets import Packet, split_arguments
@@ -32,7 +36,6 @@ from .threads.callbacks import CallbackThreads
 from .transport.handler import Query
 from .transport.servers import Server, ServerState
 from .worker import GearmanWorker
-from .worker_engine import Assignment, Slot
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -184,7 +187,7 @@ class _WorkerEngine:
             with self._count_lock:
                 self._counts[outcome] += 1
             dispatcher, future = self._futures[assignment]
-            dispatcher.end(future, command, arguments)
+            dispatcher.end_job(future, command, arguments)
         return None
 
     def fence(self, query: Query, connections: list[Any]) -> None:
@@ -213,7 +216,7 @@ class _WorkerEngine:
     unregister = set_client_id = register
 
 
-class _Dispatcher(Dispatcher):
+class _Dispatcher(ClientEngine):
     """Runs jobs in place of sending them. No thread, no socket: what is the I/O thread's elsewhere is the caller's."""
 
     worker: GearmanWorker
@@ -221,9 +224,15 @@ class _Dispatcher(Dispatcher):
     def begin(self, worker: GearmanWorker) -> None:
         """Take the worker whose tasks are run."""
         self.worker = worker
-        self.callbacks = self.notices = _Callbacks(self.io.name, self.io.post_later)
+        self.callbacks = _Callbacks(self.io.name, self.io.post_later)
         self.announcer = Announcer(self.callbacks, self.options.listeners, log)
-        self._sweeping = True
+        self._endings = Endings(self)
+        self._endings.notices = self.callbacks
+        self._finish = self._endings.finish
+        # Nobody is to be asked after silent jobs.
+        self._lost_jobs.sweeping = True
+        self.submitted: list[SubmittedJob] = []
+        self._limits: dict[Flight, float] = {}
         self._numbers = itertools.count(1)
         self._engine = _WorkerEngine(self, worker)
         for server in self.pool.servers:
@@ -233,7 +242,9 @@ class _Dispatcher(Dispatcher):
         if self.refusing is not None:
             raise ClientClosed(self.refusing)
 
-    def submit(self, future: JobFuture, arguments: tuple[bytes, ...], timeout: float | None) -> None:
+    def submit(self, flight: Flight, arguments: tuple[bytes, ...], timeout: float | None) -> None:
+        assert isinstance(flight, JobFuture)
+        future = flight
         self.start()
         task, unique = arguments[:2]
         payload = arguments[-1]
@@ -242,13 +253,13 @@ class _Dispatcher(Dispatcher):
             known = ", ".join(sorted(self.worker.worker_abilities)) or "none"
             name = task.decode("utf-8", "replace")
             raise LookupError(f"no task {name!r} is registered with this EagerClient; there are: {known}")
-        future._dispatcher = self
-        started = future._started = self.io.clock()
+        started = self.io.clock()
+        future.depart(self, started)
         request = future.request
-        request._move("PENDING")
-        request.connection_attempts += 1
         connection: Any = _Connection(self.pool.servers[next(self._numbers) % len(self.pool.servers)])
         handle = f"H:eager:{next(self._numbers)}"
+        if timeout is not None and not request.background:
+            self._limits[future] = timeout
         self._accepted(connection, future, handle)
         assignment = Assignment(connection, Slot(), ability, (handle.encode(), task, unique, payload))
         assignment.started = started
@@ -262,11 +273,13 @@ class _Dispatcher(Dispatcher):
         finally:
             if not future.done():
                 # SystemExit and its like have left the task; the exception goes on to the caller.
-                self._worker_failed(future, JobFailed("the task left without a result"))
-        if timeout is not None and self.io.clock() - started > timeout and not request.background:
-            took = self.io.clock() - started
-            text = f"task {request.job.task!r} took {took:.3f} s, longer than its timeout of {timeout:g} s"
-            future._exception = JobTimeout(text, maybe_sent=True)
+                self._endings.fail(future, JobFailed("the task left without a result"))
+            self._limits.pop(future, None)
+        job = request.gearman_job
+        at = float(arguments[2]) if len(arguments) > 3 else None
+        name = job.task if isinstance(job.task, str) else bytes(job.task).decode("utf-8", "surrogateescape")
+        submitted = SubmittedJob(name, job.data, str(job.unique), request.priority, request.background, at, future)
+        self.submitted.append(submitted)
 
     def update(self, assignment: Assignment, future: JobFuture, command: Command, arguments: tuple[bytes, ...]) -> None:
         """A task has sent something."""
@@ -276,11 +289,17 @@ class _Dispatcher(Dispatcher):
         value: Any = (number(arguments[0]), number(arguments[1])) if kind == STATUS else arguments[0]
         self._updated(assignment.connection, future, kind, value)
 
-    def end(self, future: JobFuture, command: Command, arguments: tuple[bytes, ...]) -> None:
+    def end_job(self, future: JobFuture, command: Command, arguments: tuple[bytes, ...]) -> None:
         """A job is done."""
         if future.request.background:
             return
-        if command == Command.WORK_COMPLETE:
+        limit = self._limits.get(future)
+        took = self.io.clock() - future.started
+        if limit is not None and took > limit:
+            text = f"task {future.job.task!r} took {took:.3f} s, longer than its timeout of {limit:g} s"
+            self.counters.jobs_timed_out += 1
+            self._finish(future, JOB_FAILED, None, JobTimeout(text, maybe_sent=True))
+        elif command == Command.WORK_COMPLETE:
             self._completed(future, arguments[0])
         elif command == Command.WORK_EXCEPTION:
             self._worker_raised(future, arguments[0])
@@ -317,7 +336,7 @@ def _working(worker: GearmanWorker, engine: _WorkerEngine) -> Iterator[_WorkerEn
         else:
             engine.stopping = engine.draining = worker._stop_asked = False
             worker._running = True
-            worker._idle.clear()
+            worker._ended = threading.Event()
             worker._engine = engine  # type: ignore[assignment]
             worker.ready.set()
         engine.users += 1
@@ -335,7 +354,7 @@ def _working(worker: GearmanWorker, engine: _WorkerEngine) -> Iterator[_WorkerEn
                 worker._stop_timeout = None
                 worker.ready.clear()
                 worker._last_stats = worker._stats(engine)  # type: ignore[arg-type]
-                worker._idle.set()
+                worker._ended.set()
 
 
 def _bring_up(server: Server) -> None:
@@ -379,28 +398,19 @@ class EagerClient(GearmanClient):
     ) -> None:
         super().__init__(_NOWHERE if host_list is None else host_list, **options)
         if worker is None:
-            servers = [server.address for server in self._dispatcher.pool.servers]
+            servers = [server.address for server in self._engine.pool.servers]
             worker = GearmanWorker(servers, data_encoder=self.data_encoder, prefix=self.options.prefix)
         #: The worker whose tasks are run.
         self.worker = worker
-        #: All jobs since the start or the last `clear`, oldest first.
-        self.submitted: list[SubmittedJob] = []
-        dispatcher = self._dispatcher
+        dispatcher = self._engine
         assert isinstance(dispatcher, _Dispatcher)
         dispatcher.begin(worker)
+        #: All jobs since the start or the last `clear`, oldest first.
+        self.submitted: list[SubmittedJob] = dispatcher.submitted
 
-    def _new_dispatcher(self, addresses: tuple[ServerAddress, ...]) -> Dispatcher:
+    def _new_engine(self, addresses: tuple[ServerAddress, ...]) -> ClientEngine:
         found = self._connection
-        return _Dispatcher(addresses, self.options, found, self._decode, self.random_unique_bytes)
-
-    def _send(self, future: JobFuture, timeout: float | None) -> None:
-        request = future.request
-        job = request.gearman_job
-        at = None if future._epoch is None else float(future._epoch)
-        name = job.task if isinstance(job.task, str) else bytes(job.task).decode("utf-8", "surrogateescape")
-        submitted = SubmittedJob(name, job.data, str(job.unique), request.priority, request.background, at, future)
-        super()._send(future, timeout)
-        self.submitted.append(submitted)
+        return _Dispatcher(addresses, self.options, found, self._submitting.decode, self.random_unique_bytes)
 
     # ---- tasks -----------------------------------------------------------------------------------------------------
 
@@ -443,7 +453,7 @@ class EagerClient(GearmanClient):
     def add_server(self, server: Any) -> None:
         """Seem to talk with one more server."""
         address = parse_server(server)
-        pool = self._dispatcher.pool
+        pool = self._engine.pool
         if all(other.address != address for other in pool.servers):
             added = Server(address)
             _bring_up(added)
@@ -457,7 +467,7 @@ class EagerClient(GearmanClient):
             ValueError: there is no such server, or it is the last one.
         """
         address = parse_server(server)
-        pool = self._dispatcher.pool
+        pool = self._engine.pool
         left = tuple(other for other in pool.servers if other.address != address)
         if not left or len(left) == len(pool.servers):
             raise ValueError(f"{address} cannot be removed: it is not one of the servers, or it is the last one")

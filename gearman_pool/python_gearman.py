@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .connection import GearmanConnection
-from .connection_manager import GearmanConnectionManager, WhoAnswers
+from .connection_manager import GearmanConnectionManager
 from .constants import JOB_CREATED, JOB_UNKNOWN, PRIORITY_NONE
 from .errors import (
     ConnectionLost,
@@ -23,43 +23,28 @@ from .errors import (
     JobFailed,
     ServerUnavailable,
 )
-from .job import GearmanJobRequest
-from .protocol.commands import Command, submit_command
-from .protocol.packets import pack
-from .settings.addresses import ServerAddress, parse_server
+from .jobs.flight import flight_of, is_accepted
+from .jobs.job import GearmanJobRequest
+from .protocol.commands import submit_command
+from .settings.addresses import ServerAddress
 
 if TYPE_CHECKING:
-    import logging
-
-    from .dispatch import Dispatcher
-    from .future import JobFuture
-    from .settings.client_options import ClientOptions
+    from .engine.asking import Asking
+    from .engine.client.engine import ClientEngine
+    from .engine.client.submitting import Submitting
+    from .jobs.future import JobFuture
     from .transport.servers import Server
 
 __all__ = ["GearmanConnection", "PythonGearmanClient"]
 
 
-_ECHO = b"gearman_pool: which server"
-
-
 class PythonGearmanClient(GearmanConnectionManager):
-    """python-gearman's methods. `GearmanClient` inherits them and gives them the engine."""
+    """python-gearman's methods, on what `GearmanClient`, which inherits them, sets up before they are called."""
 
-    if TYPE_CHECKING:
-        log: logging.Logger
-        options: ClientOptions
-        _dispatcher: Dispatcher
-        _connections: dict[ServerAddress, GearmanConnection]
-
-        def _future_of(self, request: GearmanJobRequest, unique_given: bool, recover: bool) -> JobFuture: ...
-        def _send(self, future: JobFuture, timeout: float | None) -> None: ...
-        def _ask_status(
-            self, server: Any, handle: str | None, unique: Any, timeout: float, request: GearmanJobRequest | None = None
-        ) -> Any: ...
-        def _server(self, address: str) -> Any: ...
-        def _ping(self, server: Any, timeout: float) -> Any: ...
-        def close(self, timeout: float = 5.0) -> None: ...
-        def add_server(self, server: Any) -> None: ...
+    _engine: ClientEngine
+    _submitting: Submitting
+    _asking: Asking
+    _connections: dict[ServerAddress, GearmanConnection]
 
     # ---- submitting ------------------------------------------------------------------------------------------------
 
@@ -223,7 +208,7 @@ class PythonGearmanClient(GearmanConnectionManager):
             waited.append((request, request._future or request._unaccepted))
         for request, future in waited:
             if future is not None:
-                request.timed_out = not future._watch(partial(_is_decided, request, future), _remaining(deadline))
+                request.timed_out = not future.watch(partial(_is_decided, request, future), _remaining(deadline))
         for request, future in waited:
             if not request.timed_out:
                 _raise_refusal(request, future)
@@ -259,7 +244,7 @@ class PythonGearmanClient(GearmanConnectionManager):
             request.timed_out = False
             future = request._future or request._unaccepted
             if future is not None:
-                request.timed_out = not future._watch(future.done, _remaining(deadline))
+                request.timed_out = not future.watch(future.done, _remaining(deadline))
             waited.append((request, future))
         for request, future in waited:
             if not request.timed_out:
@@ -292,10 +277,10 @@ class PythonGearmanClient(GearmanConnectionManager):
             current_request.connection_failed = False
             current_request.job.handle = current_request.job.connection = None
             if self._chooses:
-                future._key = self._chosen(current_request)
+                server = self._chosen(current_request)
                 # An override may look at the request, and change how urgent it is.
-                future._command = submit_command(current_request.background, current_request.priority)
-            self._send(future, None)
+                future.send_to(server, submit_command(current_request.background, current_request.priority))
+            self._submitting.send(future, None)
             current_request._unaccepted = future
         except BaseException:  # Ctrl+C too: the request must be as it was
             _take_back(current_request)
@@ -329,12 +314,11 @@ class PythonGearmanClient(GearmanConnectionManager):
         if not isinstance(connection, GearmanConnection):
             kind = type(connection).__name__
             raise TypeError(f"establish_request_connection returned {kind}; it must return one of connection_list")
-        server: Server = self._server(str(connection.address))
-        return server
+        return self._asking.server(str(connection.address))
 
     def _prepare(self, request: GearmanJobRequest) -> JobFuture:
         """Make a request ready to be sent: all that can be refused is refused here."""
-        return self._future_of(request, request._unique_given, False)
+        return self._submitting.future(self, request, request._unique_given, False)
 
     def establish_request_connection(self, current_request: GearmanJobRequest) -> GearmanConnection:
         """Return the server that the policy gives this request, once it has answered; override it to choose another.
@@ -354,13 +338,12 @@ class PythonGearmanClient(GearmanConnectionManager):
         """
         unique = current_request.job.unique
         key = unique.encode("utf-8", "surrogateescape") if isinstance(unique, str) else unique
-        query = WhoAnswers()
-        timeout = self.options.submit_timeout
-        self._dispatcher.ask(key, pack(Command.ECHO_REQ, _ECHO), Command.ECHO_RES, query, timeout)
+        timeout = self._engine.options.submit_timeout
+        answer = self._asking.who_answers(key, timeout)
         try:
-            address = query.promise.wait(timeout)
+            address = answer.wait(timeout)
         except (ConnectionLost, TimeoutError) as error:
-            raise self._dispatcher.pool.unavailable("no server answered") from error
+            raise self._engine.pool.unavailable("no server answered") from error
         return self._connection(address)
 
     def _request_of(self, job: dict[str, Any], background: bool, max_retries: int) -> GearmanJobRequest:
@@ -373,7 +356,7 @@ class PythonGearmanClient(GearmanConnectionManager):
         if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
             raise ValueError(f"max_retries is {max_retries!r}; it must be a whole number of 0 or more")
         unique = job.get("unique")
-        gearman_job = self.job_class(None, None, job["task"], unique or self._dispatcher.new_unique(), job["data"])
+        gearman_job = self.job_class(None, None, job["task"], unique or self._engine.uniques.new(), job["data"])
         request = self.job_request_class(gearman_job, job.get("priority"), background, max_retries + 1)
         request._unique_given = bool(unique)
         return request
@@ -430,13 +413,12 @@ class PythonGearmanClient(GearmanConnectionManager):
             if job.handle is None or job.connection is None:
                 raise InvalidClientState(f"{request!r} has no handle: no server has accepted it yet")
             remaining = _remaining(deadline)
-            limit = self.options.submit_timeout if remaining is None else remaining
+            limit = self._engine.options.submit_timeout if remaining is None else remaining
             # A foreground job that is not in flight here any more is not known there either, but its handle may be
             # somebody else's by now; its unique is nobody else's.
-            live = request._future is not None and request._future._connection is not None
-            unique = None if live or job.unique is None else job.unique
-            query = self._ask_status(self._server(str(job.connection.address)), job.handle, unique, limit, request)
-            request._status_promise = query.promise
+            unique = None if is_accepted(request) else job.unique
+            server = self._asking.server(str(job.connection.address))
+            request._status_promise = self._asking.status(server, job.handle, unique, limit, request)
         return self.wait_until_job_statuses_received(requests, _remaining(deadline))
 
     def wait_until_job_statuses_received(
@@ -469,7 +451,7 @@ class PythonGearmanClient(GearmanConnectionManager):
             remaining = _remaining(deadline)
             request.timed_out = False
             try:
-                promise.wait(self.options.submit_timeout if remaining is None else remaining)
+                promise.wait(self._engine.options.submit_timeout if remaining is None else remaining)
             except TimeoutError as error:
                 if not promise.done and self._is_connected(request.job.connection.address):
                     request.timed_out = True
@@ -487,7 +469,7 @@ class PythonGearmanClient(GearmanConnectionManager):
     def _unreachable(self, request: GearmanJobRequest, error: Exception) -> ServerUnavailable:
         """Return one error for both: the pool's time limit for the question ends as that for the answer does."""
         address = str(request.job.connection.address)
-        why = self._dispatcher.pool.unavailable().servers.get(address, str(error))
+        why = self._engine.pool.unavailable().servers.get(address, str(error))
         unavailable = ServerUnavailable(
             f"{address} could not be reached in time: {why}", servers={address: why}, server=address
         )
@@ -502,26 +484,13 @@ class PythonGearmanClient(GearmanConnectionManager):
         return [self._connection(server.address) for server in self._pool_servers()]
 
     def _pool_servers(self) -> list[Server]:
-        return list(self._dispatcher.pool.wanted.values())
+        return list(self._engine.pool.wanted.values())
 
     def _connection(self, address: ServerAddress) -> GearmanConnection:
         found = self._connections.get(address)
         if found is None:
             found = self._connections.setdefault(address, GearmanConnection.of(self, address))
         return found
-
-    def add_connection(self, hostport_tuple: Any) -> GearmanConnection:
-        """Take in a server, given as (host, port) or ``"host:port"``, and return it; see `GearmanClient.add_server`.
-
-        Raises:
-            ValueError, TypeError: it is no server.
-
-        Example::
-
-            client.add_connection(("10.0.0.3", 4730))
-        """
-        self.add_server(hostport_tuple)
-        return self._connection(parse_server(hostport_tuple))
 
     def establish_connection(self, current_connection: GearmanConnection) -> GearmanConnection:
         """Wait until a server of this client answers, for ``submit_timeout`` at the most, and return it.
@@ -537,11 +506,11 @@ class PythonGearmanClient(GearmanConnectionManager):
             client.establish_connection(client.connection_list[0])
         """
         address = str(current_connection.address)
-        timeout = self.options.submit_timeout
+        timeout = self._engine.options.submit_timeout
         try:
-            self._ping(self._server(address), timeout).wait(timeout)
+            self._asking.ping(self._asking.server(address), timeout).wait(timeout)
         except (ConnectionLost, TimeoutError) as error:
-            raise self._dispatcher.pool.unavailable(f"{address} does not answer") from error
+            raise self._engine.pool.unavailable(f"{address} does not answer") from error
         return current_connection
 
     def poll_connections_until_stopped(
@@ -573,12 +542,12 @@ class PythonGearmanClient(GearmanConnectionManager):
             if connection not in known:
                 raise ValueError(f"{connection!r} is not one of this client's connections")
         deadline = _deadline(timeout, None)
-        self._dispatcher.start()
+        self._engine.start()
         any_activity = False
         activity = False
         while True:
             # Asked for before the callback looks, so that nothing that comes in between is missed.
-            waiter = self._dispatcher.expect_activity()
+            waiter = self._engine.expect_activity()
             try:
                 if not callback_fxn(activity):
                     return any_activity
@@ -587,17 +556,8 @@ class PythonGearmanClient(GearmanConnectionManager):
                     return any_activity
                 activity = waiter.acquire(timeout=-1 if remaining is None else remaining)
             finally:
-                self._dispatcher.ignore_activity(waiter)
+                self._engine.ignore_activity(waiter)
             any_activity = any_activity or activity
-
-    def shutdown(self) -> None:
-        """Close the client; `GearmanClient.close` is the newer name.
-
-        Example::
-
-            client.shutdown()
-        """
-        self.close()
 
 
 def _requests(job_requests: Iterable[GearmanJobRequest]) -> list[GearmanJobRequest]:
@@ -612,8 +572,8 @@ def _requests(job_requests: Iterable[GearmanJobRequest]) -> list[GearmanJobReque
 
 def _is_ready(request: GearmanJobRequest) -> bool:
     """Whether a request has been checked and encoded, and not sent."""
-    future = request._future
-    return future is not None and future._dispatcher is None
+    flight = flight_of(request)
+    return flight is not None and flight.engine is None
 
 
 def _is_decided(request: GearmanJobRequest, future: JobFuture) -> bool:
@@ -646,7 +606,7 @@ def _remaining(deadline: float | None) -> float | None:
 def _raise_refusal(request: GearmanJobRequest, future: JobFuture | None) -> None:
     """Raise, once, what kept a request from being accepted; how an accepted job ended is in its state."""
     request._unaccepted = None
-    error = None if future is None or not future.done() else future._exception
+    error = None if future is None or not future.done() else future.error
     if error is None or isinstance(error, JobFailed):
         return
     if isinstance(error, ConnectionLost):

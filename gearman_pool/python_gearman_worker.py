@@ -16,10 +16,10 @@ from .settings.addresses import parse_server
 if TYPE_CHECKING:
     import threading
 
+    from .engine.worker.engine import WorkerEngine
     from .settings.addresses import ServerAddress
     from .settings.client_options import ClientOptions
     from .transport.servers import Server
-    from .worker_engine import WorkerEngine
 
 __all__ = ["ErrorListener", "PythonGearmanWorker"]
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from .connection import GearmanConnection
 from .connection_manager import GearmanConnectionManager
 from .encoders import BytesEncoder
+from .engine.worker.engine import Ability, Assignment, WorkerEngine
+from .engine.worker.stop_signals import StopSignals
 from .errors import (
     ConnectionError,  # noqa: A004 - python-gearman's name
     ForkedProcess,
@@ -34,9 +36,7 @@ from .threads import lifecycle
 from .threads.waiting import Promise
 from .transport.connection import Connection
 from .transport.handler import Query
-from .worker_engine import Ability, Assignment, WorkerEngine
 from .worker_job import GearmanWorkerJob, encode_result, takes_worker, whole_number
-from .worker_signals import StopSignals
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -155,17 +155,19 @@ class GearmanWorker(PythonGearmanWorker):
         self._stop_timeout: float | None = None
         self._give_up_signal: int | None = None
         self._signals: StopSignals | None = None
-        # Guards the change from not running to running, and ``_addresses`` until the engine has them; held for a
-        # moment, with no other lock.
+        # Guards the change from not running to running, ``_ended``, and ``_addresses`` until the engine has them; held
+        # for a moment, with no other lock.
         self._lock = threading.Lock()
         self._running = False
-        self._idle = threading.Event()
-        self._idle.set()
+        #: Set at the end of the run that is under way, or was the last: each run has one of its own, so that nobody who
+        #: waits for the end of one takes the next for it. Replaced under ``_lock``.
+        self._ended = threading.Event()
+        self._ended.set()
         self._failure: BaseException | None = None
         self._local = threading.local()
         # A result and the next question for a job leave in one write, unless a hook is to run between the two.
         self._bundles = all(getattr(type(self), hook) is getattr(GearmanWorker, hook) for hook in _HOOKS)
-        lifecycle.register(self)
+        lifecycle.register(self, GearmanWorker._after_fork_in_child, GearmanWorker._at_exit)
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -380,11 +382,11 @@ class GearmanWorker(PythonGearmanWorker):
         """
         limit = self.shutdown_timeout if timeout is None else timeout
         with self._lock:
-            running = self._running
+            running, ended = self._running, self._ended
         if running:
             self.stop(limit)
             if not getattr(self._local, "works", False):
-                self._idle.wait(limit + _END_TIMEOUT)
+                ended.wait(limit + _END_TIMEOUT)
 
     def shutdown(self) -> None:
         """python-gearman's name for `close`.
@@ -666,7 +668,7 @@ class GearmanWorker(PythonGearmanWorker):
             if self._running:
                 raise InvalidWorkerState("the worker is running; make another one to work on another thread")
             self._running = True
-            self._idle.clear()
+            ended = self._ended = threading.Event()
         pid = os.getpid()
         self._local.works = True
         self._failure = None
@@ -697,7 +699,7 @@ class GearmanWorker(PythonGearmanWorker):
             self._stop_timeout = None
             self._local.works = False
             self._running = False
-            self._idle.set()
+            ended.set()
         if os.getpid() != pid:
             raise ForkedProcess(
                 "a task has forked, and this is the child: the job is the parent's; leave with os._exit()"
@@ -923,12 +925,12 @@ class GearmanWorker(PythonGearmanWorker):
         threading.Thread(target=self._end_process, args=(128 + number,), name="gearman_pool-worker-end").start()
 
     def _end_process(self, status: int) -> None:
-        if not self._idle.wait(_LAST_WORDS):
+        if not self._ended.wait(_LAST_WORDS):
             os._exit(status)
 
     # ---- fork and exit ---------------------------------------------------------------------------------------------
 
-    def after_fork_in_child(self) -> None:
+    def _after_fork_in_child(self) -> None:
         """In the child of a fork: leave the parent's connections and jobs behind."""
         if self._signals is not None:
             self._signals.after_fork_in_child()
@@ -938,7 +940,7 @@ class GearmanWorker(PythonGearmanWorker):
         self._lock = threading.Lock()
         self.ready = threading.Event()
 
-    def at_exit(self) -> None:
+    def _at_exit(self) -> None:
         """At the interpreter's end: leave; what is held goes to other workers."""
         engine = self._engine
         if engine is not None:

@@ -11,8 +11,8 @@ from .encoders import BytesEncoder, encode_payload
 from .job import GearmanJob
 
 if TYPE_CHECKING:
+    from .engine.worker.engine import Assignment
     from .worker import GearmanWorker
-    from .worker_engine import Assignment
 
 __all__ = ["GearmanWorkerJob", "encode_result", "takes_worker", "whole_number"]
 

@@ -380,9 +380,9 @@ def test_close_while_it_connects_is_no_failure_to_connect(caplog):
 
 
 def test_uniques_need_no_lock_of_the_interpreters(monkeypatch, client):
-    monkeypatch.setattr("gearman_pool.dispatch.HAS_GIL", False)
-    monkeypatch.setattr(client._dispatcher, "_unique_numbers", iter(()))
-    uniques = {client._dispatcher.new_unique() for _ in range(100)}
+    monkeypatch.setattr("gearman_pool.engine.client.uniques.HAS_GIL", False)
+    monkeypatch.setattr(client._engine.uniques, "_numbers", iter(()))
+    uniques = {client._engine.uniques.new() for _ in range(100)}
     assert {len(unique) for unique in uniques} == {32}
     assert len(uniques) == 100
 
@@ -468,6 +468,15 @@ def test_unique_of_the_users_warns_once_where_it_cannot_coalesce(gearmands):
         client.submit_background("x", unique="v").result(5)
 
 
+@pytest.mark.parametrize("submit", ["submit", "submit_background", "submit_job"])
+def test_warning_about_a_unique_names_the_line_of_the_user(gearmands, submit):
+    options = {"background": True, "wait_until_complete": False} if submit == "submit_job" else {}
+    with GearmanClient([gearmands().address, gearmands().address]) as client:
+        with pytest.warns(RuntimeWarning, match="policy='unique'") as caught:
+            getattr(client, submit)("x", b"", unique="u", **options)
+        assert caught[0].filename == __file__
+
+
 def test_result_on_the_io_thread_raises(client):
     errors = []
     future = client.submit("nobody")
@@ -480,7 +489,7 @@ def test_result_on_the_io_thread_raises(client):
             errors.append(error)
         done.set()
 
-    client._dispatcher.io.post(ask)
+    client._engine.io.post(ask)
     assert done.wait(5)
     assert errors
     assert future.cancel()
@@ -615,7 +624,7 @@ def test_illegal_move_of_a_job_raises():
 
 
 def test_unexpected_error_in_the_io_thread_ends_the_job_and_not_the_client(client, echo_worker, monkeypatch, caplog):
-    dispatcher = client._dispatcher
+    dispatcher = client._engine
     client.ping()
 
     def broken(future, payload):
@@ -674,5 +683,5 @@ def test_timeout_and_cancel_of_accepted_jobs_name_the_server(gearmand):
 
 def test_short_uniques_of_two_clients_differ():
     clients = [GearmanClient(["127.0.0.1:1"], random_unique_bytes=8) for _ in range(50)]
-    starts = {client._dispatcher.new_unique()[-12:] for client in clients}
+    starts = {client._engine.uniques.new()[-12:] for client in clients}
     assert len(starts) == 50

@@ -106,7 +106,7 @@ def test_requests_that_there_was_no_room_for_can_be_submitted_again(gearmand):
 def test_lost_request_can_be_submitted_again_as_soon_as_the_wait_for_it_ends(gearmand, client, monkeypatch):
     request = request_for("task")
     client.submit_multiple_requests([request], wait_until_complete=False, poll_timeout=10)
-    resolve, submitted_again = JobFuture._resolve, threading.Event()
+    resolve, submitted_again = JobFuture.resolve, threading.Event()
 
     def resolve_and_pause(future, *arguments):
         resolved = resolve(future, *arguments)
@@ -114,7 +114,7 @@ def test_lost_request_can_be_submitted_again_as_soon_as_the_wait_for_it_ends(gea
         submitted_again.wait(10)
         return resolved
 
-    monkeypatch.setattr(JobFuture, "_resolve", resolve_and_pause)
+    monkeypatch.setattr(JobFuture, "resolve", resolve_and_pause)
     gearmand.restart()
     client.wait_until_jobs_completed([request], poll_timeout=10)
     assert request.connection_failed
@@ -714,4 +714,4 @@ def test_polling_again_and_again_leaves_nothing_behind(client):
     for go_on in (stop, lambda any_activity: True):
         for _ in range(20):
             client.poll_connections_until_stopped(client.connection_list, go_on, timeout=0.001)
-    assert len(client._dispatcher._activity) == 0
+    assert len(client._engine._activity) == 0

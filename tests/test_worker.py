@@ -989,3 +989,37 @@ def test_noops_without_jobs_do_not_make_the_worker_spin(gearmand, client, raw_wo
         wakeups = worker.stats().wakeups
         threading.Event().wait(2)
         assert worker.stats().wakeups - wakeups < 200
+
+
+def test_close_waits_for_the_run_that_it_stopped_and_for_no_other(gearmand):
+    ended, again = threading.Event(), threading.Event()
+
+    class Restarted(GearmanWorker):
+        """Runs once more before `close` goes on."""
+
+        def stop(self, timeout=None):
+            super().stop(timeout)
+            assert ended.wait(20)
+            assert again.wait(20)
+
+    worker = Restarted([gearmand.address], shutdown_timeout=60)
+    worker.register_task("echo", lambda job: job.data)
+
+    def runs():
+        worker.work()
+        ended.set()
+        worker.work()
+
+    thread = threading.Thread(target=runs)
+    thread.start()
+    wait_until(worker.ready.is_set, message="the first run")
+    watcher = threading.Thread(target=lambda: (ended.wait(20), wait_until(worker.ready.is_set), again.set()))
+    watcher.start()
+    began = time.monotonic()
+    worker.close()
+    assert time.monotonic() - began < 30
+    assert thread.is_alive()
+    GearmanWorker.stop(worker)
+    watcher.join()
+    thread.join(20)
+    assert not thread.is_alive()

@@ -1,4 +1,7 @@
-"""How the program ends: exit codes, and which error means which."""
+"""How the program ends: exit codes, and which error means which.
+
+Any thread may call what stands here. Nothing here prints, and nothing ends the process.
+"""
 
 from __future__ import annotations
 

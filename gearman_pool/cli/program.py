@@ -1,4 +1,7 @@
-"""The command line as a whole: its parser, and how errors become a line and an exit code."""
+"""The command line as a whole: its parser, and how errors become a line and an exit code.
+
+For the main thread. The program itself never talks with a server: that is the subcommands' part.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,27 @@ from types import ModuleType
 
 from .. import __version__, gearman_root_logger
 from ..errors import GearmanError
-from . import cancel, completion, demo, jobs, maxqueue, ping, serve, status, submit, top, version, work, workers
+from .commands import (
+    cancel,
+    completion,
+    demo,
+    jobs,
+    maxqueue,
+    ping,
+    serve,
+    status,
+    submit,
+    top,
+    version,
+    work,
+    workers,
+)
 from .exits import EXIT_CODES, INTERRUPTED, OK, CommandError, code_of, text_of
-from .output import PROGRAM, allow_any_text, complain
+from .terminal.output import PROGRAM, allow_any_text, complain
 
 __all__ = ["COMMANDS", "main", "make_parser"]
 
-#: The subcommands, in the order in which --help shows them. Each module has ``HELP``, the optional ``EPILOG``,
-#: ``add_arguments(parser)`` and ``run(args) -> int``.
+#: The subcommands, in the order in which --help shows them; `commands` says what each module has.
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
     "submit": submit,
@@ -73,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = make_parser().parse_args(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
+    args.commands = COMMANDS
     # Nothing is to be printed but what the command prints; ``work`` sets up logging of its own.
     allow_any_text()
     gearman_root_logger.addHandler(NullHandler())

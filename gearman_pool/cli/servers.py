@@ -1,4 +1,8 @@
-"""Which servers a command talks with, and the clients it does so by."""
+"""Which servers a command talks with, and the clients it does so by.
+
+For the main thread; the threads of `ask_all` have ended when the function returns. No server is connected to before a
+question for it, and no error of one keeps the answers of the others from being shown.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from ..errors import GearmanError
 from ..job import JobReference
 from ..options import ServerAddress, parse_server, parse_servers, servers_from_env
 from .exits import OK, USAGE, CommandError, code_of, text_of
-from .output import complain
+from .terminal.output import complain
 
 __all__ = [
     "DEFAULT_SERVER",

@@ -239,8 +239,8 @@ def test_silent_job_that_the_server_still_has_is_not_given_up(server, raw_worker
         running, queued = client.submit("raw"), client.submit("nobody")
         job = raw_worker.next_job()
         accepted(running, queued)
-        asked = client._dispatcher._sweep
-        wait_until(lambda: client._dispatcher._sweep > asked + 8, message="several checks")
+        asked = client._engine._lost_jobs.sweep
+        wait_until(lambda: client._engine._lost_jobs.sweep > asked + 8, message="several checks")
         assert not running.done()
         assert not queued.done()
         job.complete(b"r")

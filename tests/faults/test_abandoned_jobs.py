@@ -258,6 +258,6 @@ def test_abandoned_jobs_leave_nothing_behind(client):
         f"{rounds * size:,d} abandoned jobs, the last {(rounds - 2) * size:,d} in {elapsed:.1f} s: {grown} more objects"
     )
     assert grown < 1000
-    session = client._dispatcher.pool.connections[0].session
+    session = client._engine.pool.connections[0].session
     assert not session.order
     assert not session.handles

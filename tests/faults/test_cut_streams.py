@@ -83,7 +83,7 @@ def _assert_lost(future: JobFuture, attempts: int = 1) -> None:
 @pytest.mark.parametrize("end", ENDS)
 def test_jobs_that_are_written_in_part_may_have_been_sent_and_those_behind_go_elsewhere(gearmand, c_worker, end):
     with _only_connection(gearmand.address) as (client, connection):
-        (ours,) = [c for c in client._dispatcher.pool.connections if c.server.name != gearmand.address]
+        (ours,) = [c for c in client._engine.pool.connections if c.server.name != gearmand.address]
         half_written = client.submit("echo", bytes(16_000_000))
         wait_until(lambda: ours._rest, message="the kernel takes no more")
         unsent = client.submit("echo", b"unsent")

@@ -401,7 +401,7 @@ from gearman_pool import GearmanClient
 client = GearmanClient([sys.argv[1]])
 if sys.argv[2] == "prepared":
     # A unique made here; those that come after must not go on from it in both processes.
-    client._dispatcher.new_unique()
+    client._engine.uniques.new()
 # Python's hooks are not called: so forks uWSGI.
 pid = ctypes.PyDLL(None).fork()
 name = b"child" if pid == 0 else b"parent"

@@ -100,7 +100,7 @@ def test_new_jobs_avoid_a_server_that_has_missed_one_check(gearmands, c_workers)
     ) as client:
         wait_up(client)
         assert client.submit("echo", b"x").result(5) == b"x"
-        pool = client._dispatcher.pool
+        pool = client._engine.pool
         (connection,) = [c for c in pool.connections if c.server.name == frozen.address]
         frozen.pause()
         started = time.monotonic()

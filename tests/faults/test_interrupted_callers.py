@@ -66,8 +66,8 @@ def test_lock_of_logging_that_was_left_taken_holds_up_no_job(gearmand, c_worker)
         caller.start()
         try:
             assert taken.wait(10)
-            for connection in client._dispatcher.pool.connections:
-                client._dispatcher.io.post(lambda lost=connection: lost.lose(ConnectionLost("on purpose")))
+            for connection in client._engine.pool.connections:
+                client._engine.io.post(lambda lost=connection: lost.lose(ConnectionLost("on purpose")))
             assert isinstance(waiting.exception(15), ConnectionLost)
             assert client.submit("echo", b"x", max_retries=5).result(15) == b"x"
         finally:

@@ -175,7 +175,7 @@ def test_background_job_keeps_its_unique_and_a_foreground_job_gets_a_new_one_whe
         named = client.submit("nobody", b"n", unique="mine")
         uniques = background.job.unique, foreground.job.unique
         # What has not left yet goes to the other server as it is.
-        wait_until(lambda: not any(connection.queue for connection in client._dispatcher.pool.connections))
+        wait_until(lambda: not any(connection.queue for connection in client._engine.pool.connections))
         frozen.kill()
         assert background.result(10).server == live.address
         wait_accepted(foreground, named)

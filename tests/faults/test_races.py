@@ -195,7 +195,7 @@ for payload, future in futures:
         # A job of its own timeout ends with JobTimeout, which is a TimeoutError too.
         count("ended" if future.done() else "hung")
         if not future.done():
-            print("hung:", future, future.request.state, future._connection, flush=True)
+            print("hung:", future, future.request.state, future.connection, flush=True)
     except BaseException as error:
         count(type(error).__name__)
 Current.client.close(5)
@@ -251,7 +251,7 @@ def test_job_that_reaches_a_connection_just_after_its_end_goes_to_another_server
     c_workers(live)
     with GearmanClient([dead.address, live.address], policy="failover") as client:
         wait_up(client)
-        pool = client._dispatcher.pool
+        pool = client._engine.pool
         connection = pool.choose(None)
         assert connection.server.name == dead.address
         dead.kill()
@@ -259,7 +259,7 @@ def test_job_that_reaches_a_connection_just_after_its_end_goes_to_another_server
         real = pool.choose
 
         def choose_late(key):
-            if client._dispatcher.io.is_current():
+            if client._engine.io.is_current():
                 return real(key)
             monkeypatch.undo()
             return connection
@@ -275,7 +275,7 @@ def test_job_that_is_put_in_line_just_after_the_end_of_the_loop_ends_too(gearman
     """The client is closed between a caller's look, which found it open, and the moment its job is in line."""
     with GearmanClient([gearmand.address]) as client:
         wait_up(client)
-        pool = client._dispatcher.pool
+        pool = client._engine.pool
         connection = pool.choose(None)
 
         def choose_late(key):

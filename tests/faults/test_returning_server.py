@@ -101,7 +101,7 @@ def test_two_hundred_clients_that_lost_one_server_come_back_spread_out(gearmand)
 
         def drawn() -> bool:
             moments[:] = [
-                server.retry.when for client in clients for server in client._dispatcher.pool.servers if server.retry
+                server.retry.when for client in clients for server in client._engine.pool.servers if server.retry
             ]
             return len(moments) == 200
 

@@ -215,9 +215,9 @@ while len(errors) < 4 and count < 4000:
     except ClientSaturated as error:
         errors.append((str(error), time.monotonic() - started))
     most = max(most, rss())
-outbound = client._dispatcher._outbound()
+outbound = client._engine._outbound()
 os.kill(pid, signal.SIGCONT)
-wait_until(lambda: client._dispatcher._outbound() == 0, 20, message="the server has taken it all")
+wait_until(lambda: client._engine._outbound() == 0, 20, message="the server has taken it all")
 client.close(0)
 print(json.dumps({"count": count, "errors": errors, "outbound": outbound, "grown": most - before}))
 """
@@ -270,7 +270,7 @@ def test_budget_of_bytes_is_exact_for_small_and_large_jobs_in_any_order(gearmand
     numbers = random.Random(11)
     held = counted = refused = 0
     with GearmanClient([gearmand.address], max_outbound_bytes=limit, submit_timeout=60) as client:
-        pool = client._dispatcher.pool
+        pool = client._engine.pool
         budget = pool.budget
         count = budget._too_many_bytes
 

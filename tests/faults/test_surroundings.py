@@ -63,8 +63,8 @@ def test_clock_that_jumps_by_an_hour_changes_nothing(gearmand):
 #: Who may look at the clock on the wall, by what, and what for.
 _WALL_CLOCK = {
     "job.py": {"time.time"},  # time_received, documented as seconds of time.time
-    "cli/submit.py": {"time.time"},  # --at, a moment that a person names
-    "cli/top.py": {"datetime.now"},  # the time of day at the head of the table
+    "cli/commands/submit.py": {"time.time"},  # --at, a moment that a person names
+    "cli/commands/top.py": {"datetime.now"},  # the time of day at the head of the table
     "testing/server.py": {"time.time"},  # when a job of SUBMIT_JOB_EPOCH is due
 }
 
@@ -241,7 +241,7 @@ def test_unexpected_error_in_the_clients_loop_fails_what_is_in_flight_and_the_lo
         wait_up(client)
         pending = [client.submit("nobody") for _ in range(100)]
         wait_accepted(*pending)
-        client._dispatcher.io.post(lambda: 1 / 0)
+        client._engine.io.post(lambda: 1 / 0)
         for future in pending:
             error = future.exception(10)
             assert isinstance(error, GearmanError)

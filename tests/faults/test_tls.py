@@ -281,7 +281,7 @@ def test_job_that_may_have_reached_the_server_within_a_longer_send_is_not_sent_e
         with GearmanClient([secured], health_check_interval=60, health_check_timeout=60) as client:
             wait_up(client)
             futures = [client.submit("task", b"%08d" % number + bytes(992)) for number in range(9000)]
-            outbound = client._dispatcher._outbound
+            outbound = client._engine._outbound
             sizes = []
 
             def settled() -> bool:

@@ -15,9 +15,10 @@ from functools import partial
 
 import pytest
 
-from gearman_pool import GearmanClient, JSONEncoder, callbacks
+from gearman_pool import GearmanClient, JSONEncoder
 from gearman_pool.errors import ClientSaturated, DecodeError, ServerUnavailable
 from gearman_pool.future import JobFuture
+from gearman_pool.threads import callbacks
 from gearman_pool.threads.callbacks import MAX_THREADS, CallbackThreads
 from gearman_pool.threads.waiting import Promise
 
@@ -189,7 +190,7 @@ def test_locks_that_interrupted_callers_left_taken_hold_up_nobody(client):
 
 def _drop(client: GearmanClient, futures: list[object]) -> None:
     for future in futures:
-        client._dispatcher.cancel(future, _Nobody())  # type: ignore[arg-type]
+        client._engine.begin_cancel(future, _Nobody())  # type: ignore[arg-type]
 
 
 class _Nobody:

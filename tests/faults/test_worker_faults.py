@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from gearman_pool import GearmanClient, GearmanWorker
+from gearman_pool.engine.worker.engine import _is_asked
 from gearman_pool.errors import ConnectionLost, JobException
-from gearman_pool.worker_engine import _is_asked
 from tests.faults.idle import idle
 from tests.support.running import running
 from tests.support.waiting import wait_until

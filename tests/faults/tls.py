@@ -112,7 +112,7 @@ class _Client(Subject):
     def works(self, server: RunningServer) -> str | None:
         wait_until(lambda: None not in self.client.ping(10).values(), message="the client is connected")
         assert self.client.submit("echo", b"x").result(15) == b"x"
-        return _version(self.client._dispatcher.pool)
+        return _version(self.client._engine.pool)
 
     def failure(self) -> BaseException:
         failed = self.client.stats().connections_failed

@@ -5,11 +5,12 @@ from __future__ import annotations
 from .mutation import Mutation
 
 _EXITS = "gearman_pool/cli/exits.py"
-_LINES = "gearman_pool/cli/lines.py"
-_SUPERVISOR = "gearman_pool/cli/supervisor.py"
-_COMMANDS = "tests/cli/test_commands.py::"
-_SUBMIT = "tests/cli/test_submit.py::"
-_WORK = "tests/cli/test_work.py::"
+_LINES = "gearman_pool/cli/commands/submit_lines.py"
+_SUPERVISOR = "gearman_pool/cli/processes/supervisor.py"
+_COMMANDS = "tests/cli/commands/test_server_commands.py::"
+_SUBMIT = "tests/cli/commands/test_submit.py::"
+_SUBMIT_LINES = "tests/cli/commands/test_submit_lines.py::"
+_WORK = "tests/cli/processes/test_supervisor.py::"
 
 MUTATIONS = [
     Mutation(
@@ -19,7 +20,7 @@ MUTATIONS = [
         new="    return TIMEOUT if isinstance(error, TimeoutError) else OK\n",
         tests=(
             _SUBMIT + "test_a_failed_job_is_1",
-            _SUBMIT + "test_a_line_that_fails_is_told_and_the_others_go_on",
+            _SUBMIT_LINES + "test_a_line_that_fails_is_told_and_the_others_go_on",
         ),
         breaks="A shell script goes on as if the job were done.",
     ),
@@ -28,7 +29,7 @@ MUTATIONS = [
         file=_LINES,
         old="        self.code = self.code or code_of(error)\n",
         new="",
-        tests=(_SUBMIT + "test_a_line_that_fails_is_told_and_the_others_go_on",),
+        tests=(_SUBMIT_LINES + "test_a_line_that_fails_is_told_and_the_others_go_on",),
         breaks="A shell script goes on as if all jobs were done.",
     ),
     Mutation(
@@ -77,7 +78,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="tables-although-json-was-asked-for",
-        file="gearman_pool/cli/output.py",
+        file="gearman_pool/cli/terminal/output.py",
         old="    if as_json:\n",
         new="    if False:\n",
         tests=(_COMMANDS + "test_jobs_lists_unfinished_jobs", _COMMANDS + "test_ping_measures_each_server"),
@@ -85,7 +86,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="cancel-prints-no-json",
-        file="gearman_pool/cli/cancel.py",
+        file="gearman_pool/cli/commands/cancel.py",
         old="    if args.json:\n",
         new="    if False:\n",
         tests=(_COMMANDS + "test_cancel_as_json_says_what_was_cancelled",),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-_DISPATCH = "gearman_pool/dispatch.py"
-_FUTURE = "gearman_pool/future.py"
+_ENGINE = "gearman_pool/engine/client/engine.py"
+_FUTURE = "gearman_pool/threads/outcome.py"
 _CALLBACKS = "gearman_pool/threads/callbacks.py"
 _IO_THREAD = "gearman_pool/threads/waiting.py"
 _SESSION = "gearman_pool/protocol/client.py"
 
 _PROMISE = "gearman_pool/threads/waiting.py"
-_ANNOUNCER = "gearman_pool/announcer.py"
+_ANNOUNCER = "gearman_pool/engine/announcer.py"
 _CLIENT = "gearman_pool/client.py"
 
 _ABANDONED = "tests/faults/test_abandoned_jobs.py"
@@ -36,15 +36,15 @@ _KINDS = ("gearmand", "embedded")
 MUTATIONS = [
     Mutation(
         name="finished-jobs-timer-is-not-cancelled",
-        file=_DISPATCH,
-        old="            future._timer.cancel()\n",
+        file="gearman_pool/jobs/flight.py",
+        old="            self._timer.cancel()\n",
         new="",
         tests=(f"{_ABANDONED}::test_finished_job_is_not_kept_until_its_timeout",),
         breaks="A finished job with timeout= stays in memory, with its result, until that time is over.",
     ),
     Mutation(
         name="entry-in-both-lists-is-handled-twice",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="            if id(token) in seen:\n                continue\n",
         new="",
         tests=(f"{_CONNECTION}::test_job_whose_sender_was_struck_between_both_lists_is_sent_again_once",),
@@ -52,9 +52,9 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-that-comes-after-the-loops-end-is-left",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="""        if self.io.ended:
-            # It ended between the look above and now; nobody else will see this one.
+            # The loop ended between the look above and now; nobody else will see this one.
             self._on_stop()
 """,
         new="",
@@ -66,7 +66,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="every-stuck-future-costs-the-loop-its-patience",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/endings.py",
         old="        patience = PATIENCE if io.now >= self._impatient_until else 0.0\n",
         new="        patience = PATIENCE\n",
         tests=(f"{_WAITING}::test_loop_waits_for_one_of_the_locks_that_were_left_taken_and_not_for_each",),
@@ -74,7 +74,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="cancel-overlooks-who-shares-the-handle",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/cancelling.py",
         old="        elif connection.session.shares(handle):\n",
         new="        elif False:\n",
         tests=tuple(
@@ -85,7 +85,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="cancel-overlooks-other-clients",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/cancelling.py",
         old="            if number(value[5]) > 1:\n",
         new="            if False:\n",
         tests=tuple(
@@ -96,20 +96,17 @@ MUTATIONS = [
     ),
     Mutation(
         name="silent-job-is-asked-after-a-sweep-too-early",
-        file=_DISPATCH,
-        old="if self._sweep - future._heard > 1]",
-        new="if self._sweep - future._heard > 0]",
+        file="gearman_pool/engine/client/lost_jobs.py",
+        old="if self.sweep - flight.heard > 1]",
+        new="if self.sweep - flight.heard > 0]",
         tests=(f"{_ABANDONED}::test_job_is_asked_after_when_it_has_been_silent_for_lost_job_check_and_not_before",),
         breaks="Jobs are asked after twice as often as lost_job_check says.",
     ),
     Mutation(
         name="waiting-caller-does-not-look-again",
         file=_FUTURE,
-        old="""            blocked.append(waiter)
-            if self._state not in _OPEN:
-                return
-""",
-        new="            blocked.append(waiter)\n",
+        old="            blocked.append(waiter)\n            if self._state not in OPEN:\n",
+        new="            blocked.append(waiter)\n            if False:\n",
         tests=tuple(
             f"{_WAITING}::test_caller_who_begins_to_wait_is_woken_at_whatever_step_of_that_its_job_ends[{how}]"
             for how in ("result", "result with a time limit", "exception")
@@ -157,12 +154,12 @@ MUTATIONS = [
     ),
     Mutation(
         name="question-after-a-job-that-is-lost-counts-as-answered",
-        file=_DISPATCH,
-        old='        self._dispatcher.job_checked(connection, self._future, value[1] == b"1")\n',
-        new="""        self._dispatcher.job_checked(connection, self._future, value[1] == b"1")
+        file="gearman_pool/engine/client/lost_jobs.py",
+        old='        self._lost_jobs.checked(connection, self._flight, value[1] == b"1")\n',
+        new="""        self._lost_jobs.checked(connection, self._flight, value[1] == b"1")
 
     def lost(self, error: GearmanError) -> None:
-        self._dispatcher.job_checked(self._future._connection, self._future, False)
+        self._lost_jobs.checked(self._flight.connection, self._flight, False)
 """,
         tests=(f"{_FROZEN}::test_job_that_was_sent_again_is_not_failed_by_what_its_former_connection_was_asked",),
         breaks="A job with attempts left fails with its connection if it was just being asked after.",
@@ -170,9 +167,9 @@ MUTATIONS = [
     # ---- what is sent again ----------------------------------------------------------------------------------------
     Mutation(
         name="foreground-job-is-sent-again-with-its-unique",
-        file=_DISPATCH,
-        old="        if not future._unique_given and not request.background:\n",
-        new="        if False:\n",
+        file="gearman_pool/engine/client/engine.py",
+        old="        fresh = None if flight.unique_given or request.background else self.uniques.new()\n",
+        new="        fresh = None\n",
         tests=(
             f"{_RETRIES}::test_made_up_unique_is_another_one_for_the_second_attempt_and_the_job_runs",
             f"{_KILLED}::test_background_job_keeps_its_unique_and_a_foreground_job_gets_a_new_one_when_sent_again",
@@ -181,9 +178,9 @@ MUTATIONS = [
     ),
     Mutation(
         name="background-job-is-sent-again-with-another-unique",
-        file=_DISPATCH,
-        old="        if not future._unique_given and not request.background:\n",
-        new="        if not future._unique_given:\n",
+        file="gearman_pool/engine/client/engine.py",
+        old="        fresh = None if flight.unique_given or request.background else self.uniques.new()\n",
+        new="        fresh = None if flight.unique_given else self.uniques.new()\n",
         tests=(
             f"{_RETRIES}::test_background_job_that_is_sent_again_joins_its_own_first_copy_and_runs_once[None]",
             f"{_KILLED}::test_background_job_keeps_its_unique_and_a_foreground_job_gets_a_new_one_when_sent_again",
@@ -192,7 +189,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-is-sent-again-once-too-often",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="request.connection_attempts < request.max_connection_attempts",
         new="request.connection_attempts <= request.max_connection_attempts",
         tests=(f"{_RETRIES}::test_background_job_without_attempts_left_says_that_it_may_have_been_sent_and_it_has",),
@@ -200,7 +197,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-that-was-not-sent-costs-an-attempt",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="                self._reroute(entry, token)\n",
         new="                self._lost(connection, token, error)\n",
         tests=(f"{_KILLED}::test_unsent_jobs_of_a_dead_server_cost_no_attempt_and_run_elsewhere",),
@@ -209,7 +206,7 @@ MUTATIONS = [
     # ---- maybe_sent ------------------------------------------------------------------------------------------------
     Mutation(
         name="timed-out-job-says-the-reverse-of-maybe-sent",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="JobTimeout(text, maybe_sent=not unsent, retryable=unsent)",
         new="JobTimeout(text, maybe_sent=unsent, retryable=not unsent)",
         tests=(
@@ -220,7 +217,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="lost-job-says-it-was-not-sent",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/endings.py",
         old="    lost = ConnectionLost(text, server=connection.server.name, maybe_sent=True, retryable=True)\n",
         new="    lost = ConnectionLost(text, server=connection.server.name, maybe_sent=False, retryable=True)\n",
         tests=(f"{_KILLED}::test_jobs_of_the_dead_server_alone_raise_connection_lost_without_retries",),
@@ -228,17 +225,17 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-that-found-no-server-says-the-reverse-of-maybe-sent",
-        file=_DISPATCH,
-        old="                mine.maybe_sent = token.request.connection_attempts > 0\n",
-        new="                mine.maybe_sent = token.request.connection_attempts == 0\n",
+        file="gearman_pool/engine/client/engine.py",
+        old="                mine.maybe_sent = not token.unsend()\n",
+        new="                mine.maybe_sent = token.unsend()\n",
         tests=(f"{_RETURNING}::test_job_that_was_lost_and_finds_no_server_ends_too",),
         breaks="A job that was at a server once says that it was not.",
     ),
     Mutation(
         name="cancelled-job-says-the-reverse-of-maybe-sent",
-        file=_DISPATCH,
-        old="        maybe_sent = future.request.connection_attempts > 0\n",
-        new="        maybe_sent = future.request.connection_attempts == 0\n",
+        file="gearman_pool/engine/client/cancelling.py",
+        old="        maybe_sent = flight.request.connection_attempts > 0\n",
+        new="        maybe_sent = flight.request.connection_attempts == 0\n",
         tests=(
             f"{_BASICS}::test_cancel_withdraws_a_queued_job_and_not_a_running_one",
             f"{_BASICS}::test_job_that_waits_for_a_server_is_withdrawn_without_one",
@@ -247,9 +244,9 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-that-close-fails-says-it-was-not-sent",
-        file=_DISPATCH,
-        old="            self._fail(future, ClientClosed(str(error), maybe_sent=True))\n",
-        new="            self._fail(future, ClientClosed(str(error), maybe_sent=False))\n",
+        file="gearman_pool/engine/client/engine.py",
+        old="            self._endings.fail(flight, ClientClosed(str(error), maybe_sent=True))\n",
+        new="            self._endings.fail(flight, ClientClosed(str(error), maybe_sent=False))\n",
         tests=(f"{_CLOSING}::test_close_fails_what_is_left_at_its_timeout",),
         breaks="A job that was with a worker when the client was closed says that it was not sent.",
     ),
@@ -312,7 +309,7 @@ MUTATIONS = [
     # ---- closing and forking ---------------------------------------------------------------------------------------
     Mutation(
         name="close-does-not-wait-for-jobs-in-flight",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        return not self.pool.busy()\n",
         new="        return True\n",
         tests=(
@@ -323,7 +320,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="close-waits-longer-than-it-may",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="            self.io.call_later(timeout, self.io.stop)\n",
         new="",
         tests=(f"{_CLOSING}::test_close_fails_what_is_left_at_its_timeout",),
@@ -331,7 +328,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="exit-waits-for-results",
-        file=_DISPATCH,
+        file="gearman_pool/engine/client/engine.py",
         old="        return not self.pool.busy(accepted=False)\n",
         new="        return not self.pool.busy()\n",
         tests=(f"{_CLOSING}::test_interpreters_exit_is_quick_and_sends_what_is_queued",),
@@ -339,34 +336,34 @@ MUTATIONS = [
     ),
     Mutation(
         name="parents-jobs-are-not-ended-in-the-child",
-        file=_DISPATCH,
-        old="                if isinstance(token, JobFuture):\n                    self.end_copy(token)\n",
-        new="                if isinstance(token, JobFuture):\n                    pass\n",
+        file=_ENGINE,
+        old="        if isinstance(token, Flight):\n            self.end_copy(token)\n",
+        new="        if isinstance(token, Flight):\n            pass\n",
         tests=(f"{_FORKING}::test_copies_of_accepted_jobs_are_done_for_the_standard_librarys_functions_too",),
         breaks="In the child of a fork the parent's jobs are never done.",
     ),
     Mutation(
         name="child-waits-for-a-job-of-the-parents-that-was-on-its-way",
-        file=_CLIENT,
-        old="            owner.end_copy(future)\n            return\n",
-        new="            return\n",
+        file=_ENGINE,
+        old="            self.end_copy(flight)\n        elif",
+        new="            return\n        elif",
         tests=(f"{_FORKING}::test_copy_of_a_job_that_the_io_thread_had_in_hand_ends_when_it_is_waited_for",),
         breaks="result() in the child of a fork hangs, if the job was in the I/O thread's hands at that moment.",
     ),
     Mutation(
         name="uniques-are-not-renewed-when-the-thread-starts",
-        file=_DISPATCH,
-        old="            self._renew_uniques()\n            self.io.ensure_running()\n",
-        new="            self.io.ensure_running()\n",
+        file=_ENGINE,
+        old="            self.uniques.renew()\n            super().start()\n",
+        new="            super().start()\n",
         tests=(f"{_FORKING}::test_a_fork_that_python_is_not_told_of_does_not_mix_the_jobs_of_both_processes[pinged]",),
         breaks="Two processes that uWSGI has forked get each other's results.",
     ),
     # ---- callbacks -------------------------------------------------------------------------------------------------
     Mutation(
         name="callbacks-run-on-the-io-thread",
-        file=_DISPATCH,
-        old="                self.callbacks.submit(call)\n",
-        new="                call()\n",
+        file="gearman_pool/engine/client/endings.py",
+        old="            flight.hand_over(partial(flight.call_back, callbacks), self._callbacks)\n",
+        new="            flight.call_back(callbacks)\n",
         tests=(
             f"{_CALLING_BACK}::test_other_callbacks_run_beside_one_that_blocks",
             f"{_CALLING_BACK}::test_callbacks_submit_more_jobs_and_wait_for_them",
@@ -375,9 +372,9 @@ MUTATIONS = [
     ),
     Mutation(
         name="who-waits-is-told-behind-callbacks",
-        file=_DISPATCH,
-        old="            self.notices.submit(partial(future._tell_waiters, waiters, LOST_LOCK))\n",
-        new="            self.callbacks.submit(partial(future._tell_waiters, waiters, LOST_LOCK))\n",
+        file="gearman_pool/engine/client/endings.py",
+        old="            self.notices.submit(partial(flight.tell_waiters, waiters, LOST_LOCK))\n",
+        new="            self._callbacks.submit(partial(flight.tell_waiters, waiters, LOST_LOCK))\n",
         tests=(f"{_WAITING}::test_wait_as_completed_and_await_do_not_depend_on_callbacks_that_block",),
         breaks="as_completed() and await hang as long as callbacks block.",
     ),
@@ -399,7 +396,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="callback-that-raises-skips-those-behind-it",
-        file=_FUTURE,
+        file="gearman_pool/threads/outcome.py",
         old="            except BaseException:  # SystemExit too: the callbacks behind this one must run\n",
         new="            except KeyError:  # SystemExit too: the callbacks behind this one must run\n",
         tests=(
@@ -420,7 +417,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="who-waits-and-cannot-be-told-skips-those-behind-it",
-        file=_FUTURE,
+        file="gearman_pool/threads/outcome.py",
         old="            except Exception:  # a loop that is closed by now",
         new="            except KeyError:  # a loop that is closed by now",
         tests=(f"{_WAITING}::test_loop_that_is_closed_while_it_is_told_keeps_no_other_loop_from_its_result",),
@@ -429,8 +426,8 @@ MUTATIONS = [
     # ---- outcomes --------------------------------------------------------------------------------------------------
     Mutation(
         name="job-ends-twice",
-        file=_FUTURE,
-        old="            if self._state not in _OPEN:\n                return False\n",
+        file="gearman_pool/threads/outcome.py",
+        old="            if self._state not in OPEN:\n                return False\n",
         new="",
         tests=(
             f"{_FORKING}::test_job_that_had_ended_before_the_fork_keeps_its_outcome_though_the_server_owes_an_answer",
@@ -439,17 +436,17 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-that-has-ended-is-ended-again",
-        file=_DISPATCH,
-        old="            return\n        future._ended = True\n",
-        new="            pass\n        future._ended = True\n",
+        file="gearman_pool/engine/client/endings.py",
+        old="            return\n        if isinstance(error, GearmanError):\n            error.task",
+        new="            pass\n        if isinstance(error, GearmanError):\n            error.task",
         tests=(f"{_ABANDONED}::test_job_that_is_refused_after_its_timeout_has_one_outcome",),
         breaks="Listeners hear twice of the end of a job, and of two different ones.",
     ),
     Mutation(
         name="stuck-future-keeps-its-lock",
-        file=_DISPATCH,
-        old="            future._replace_guard()\n            future._resolve(outcome, result, error, 0)\n",
-        new="            future._resolve(outcome, result, error, 0)\n",
+        file="gearman_pool/engine/client/endings.py",
+        old="            flight.replace_guard()\n            flight.resolve(outcome, result, error, 0)\n",
+        new="            flight.resolve(outcome, result, error, 0)\n",
         tests=(
             f"{_WAITING}::test_locks_that_interrupted_callers_left_taken_hold_up_nobody",
             f"{_WAITING}::test_loop_waits_for_one_of_the_locks_that_were_left_taken_and_not_for_each",
@@ -458,24 +455,24 @@ MUTATIONS = [
     ),
     Mutation(
         name="jobs-of-events-that-broke-are-left",
-        file=_DISPATCH,
-        old="                if isinstance(token, JobFuture):\n                    self._end_broken(token, broken)\n",
-        new="                if isinstance(token, JobFuture):\n                    pass\n",
+        file=_ENGINE,
+        old="                    self._endings.break_off(token, broken)\n",
+        new="                    pass\n",
         tests=(f"{_BASICS}::test_unexpected_error_in_the_io_thread_ends_the_job_and_not_the_client",),
         breaks="A job in whose handling the client fails never ends.",
     ),
     Mutation(
         name="result-may-be-waited-for-on-the-io-thread",
-        file=_CLIENT,
-        old="        if self._dispatcher.io.is_current():\n",
-        new="        if False:\n",
+        file=_ENGINE,
+        old="        elif self.io.is_current():\n",
+        new="        elif False:\n",
         tests=(f"{_BASICS}::test_result_on_the_io_thread_raises",),
         breaks="A policy or an encoder that waits for a result stops all jobs for ever, without a word.",
     ),
     Mutation(
         name="map-leaves-its-jobs",
         file=_CLIENT,
-        old="                self._dispatcher.cancel(future, Promise())\n",
+        old="                self._engine.begin_cancel(future, Promise())\n",
         new="                pass\n",
         tests=(
             f"{_BASICS}::test_map_that_nobody_iterates_withdraws_its_jobs",
@@ -493,17 +490,17 @@ MUTATIONS = [
     ),
     Mutation(
         name="cancel-of-a-job-that-waits-asks-the-server",
-        file=_DISPATCH,
-        old="        elif self.pool.withdraw(future):\n            future.request.connection_attempts -= 1\n",
-        new="        elif False:\n            future.request.connection_attempts -= 1\n",
+        file="gearman_pool/engine/client/cancelling.py",
+        old="        elif self._pool.withdraw(flight):\n            flight.unsend()\n",
+        new="        elif False:\n            flight.unsend()\n",
         tests=(f"{_BASICS}::test_job_that_waits_for_a_server_is_withdrawn_without_one",),
         breaks="A job that waits for a server cannot be cancelled.",
     ),
     Mutation(
         name="cancelled-job-that-completes-is-taken-for-dropped",
-        file=_DISPATCH,
-        old='        elif future._ended or handle is None or value[1] != b"1" or value[2] == b"1":\n',
-        new='        elif future._ended or handle is None or value[1] != b"1":\n',
+        file="gearman_pool/engine/client/cancelling.py",
+        old='        elif flight.ended or handle is None or value[1] != b"1" or value[2] == b"1":\n',
+        new='        elif flight.ended or handle is None or value[1] != b"1":\n',
         tests=(
             f"{_ABANDONED}::test_cancel_of_a_running_job_says_that_it_cannot",
             f"{_BASICS}::test_cancel_withdraws_a_queued_job_and_not_a_running_one",
@@ -512,8 +509,8 @@ MUTATIONS = [
     ),
     Mutation(
         name="job-without-a-word-is-not-asked-after",
-        file=_DISPATCH,
-        old="        if known or future._ended:\n            return\n",
+        file="gearman_pool/engine/client/lost_jobs.py",
+        old="        if known or flight.ended:\n            return\n",
         new="        return\n",
         tests=tuple(
             f"{_OUTCOMES}::test_job_that_joined_one_whose_client_had_left_is_found_lost[{kind}]"

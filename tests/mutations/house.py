@@ -36,7 +36,7 @@ MUTATIONS = [
         new="from __future__ import annotations\n\nimport typing_extensions\n",
         tests=(
             "tests/test_architecture.py::test_the_package_runs_without_typing_extensions_and_does_not_load_it",
-            "tests/cli/test_serve_and_demo.py::test_the_first_command_of_the_readme_runs_in_a_clone_with_nothing_installed",
+            "tests/cli/commands/test_demo.py::test_the_first_command_of_the_readme_runs_in_a_clone_with_nothing_installed",
         ),
         breaks="The first command of the README fails in a fresh clone.",
     ),

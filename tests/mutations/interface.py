@@ -52,7 +52,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="property-goes",
-        file="gearman_pool/job.py",
+        file="gearman_pool/jobs/views.py",
         old="    def fraction(self) -> float | None:\n",
         new="    def part(self) -> float | None:\n",
         tests=(_ACCEPTED,),
@@ -80,7 +80,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="default-of-a-commands-option-changes",
-        file="gearman_pool/cli/submit.py",
+        file="gearman_pool/cli/commands/submit.py",
         old="        default=100,\n",
         new="        default=1000,\n",
         tests=(_ACCEPTED,),
@@ -88,7 +88,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="command-is-told-its-unique-by-another-name",
-        file="gearman_pool/cli/command_task.py",
+        file="gearman_pool/cli/processes/command_task.py",
         old='"GEARMAN_JOB_UNIQUE"',
         new='"GEARMAN_UNIQUE"',
         tests=(_ACCEPTED,),
@@ -104,7 +104,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="metric-is-renamed",
-        file="gearman_pool/cli/health.py",
+        file="gearman_pool/cli/processes/health.py",
         old='    ("jobs_held", "gauge",',
         new='    ("jobs", "gauge",',
         tests=(_ACCEPTED,),
@@ -112,10 +112,10 @@ MUTATIONS = [
     ),
     Mutation(
         name="key-of-json-is-renamed",
-        file="gearman_pool/cli/cancel.py",
+        file="gearman_pool/cli/commands/cancel.py",
         old='"cancelled": True',
         new='"canceled": True',
-        tests=("tests/cli/test_json_keys.py::test_keys_of_what_is_looked_at",),
+        tests=("tests/cli/commands/test_json_keys.py::test_keys_of_what_is_looked_at",),
         breaks="Scripts that read what cancel --json prints find nothing under the key.",
     ),
     Mutation(
@@ -152,7 +152,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="fields-of-a-reference-change-places",
-        file="gearman_pool/job.py",
+        file="gearman_pool/jobs/views.py",
         old="    server: str\n    handle: str\n    unique: str\n\n    def __str__",
         new="    handle: str\n    server: str\n    unique: str\n\n    def __str__",
         tests=(_ACCEPTED, "tests/public_interface/test_stored.py::test_pickle_of_an_earlier_version_is_read"),

@@ -164,7 +164,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="who-waited-for-room-submits-to-a-closed-client",
-        file="gearman_pool/dispatch.py",
+        file="gearman_pool/engine/client/engine.py",
         old="        if self.refusing is not None:\n            raise ClientClosed(self.refusing)\n\n    def _outbound",
         new="\n    def _outbound",
         tests=(f"{SATURATION}::test_close_lets_callers_go_who_wait_for_room",),
@@ -180,8 +180,8 @@ MUTATIONS = [
     ),
     Mutation(
         name="room-of-a-job-that-timed-out-is-lost",
-        file="gearman_pool/dispatch.py",
-        old="            connection.session.forget(handle, future)\n        return False\n",
+        file="gearman_pool/engine/client/endings.py",
+        old="            connection.session.forget(handle, flight)\n        return False\n",
         new="            connection.session.find(handle)\n        return False\n",
         tests=(f"{SATURATION}::test_room_of_a_job_that_was_accepted_and_failed_is_given_to_the_next[times_out]",),
         breaks="Jobs that timed out are held, and count, as long as the connection lives.",
@@ -554,16 +554,16 @@ MUTATIONS = [
     Mutation(
         name="trouble-of-one-keeps-others-from-the-exit",
         file=LIFECYCLE,
-        old="        with contextlib.suppress(Exception):\n            living.at_exit()\n",
-        new="        living.at_exit()\n",
+        old="        with contextlib.suppress(Exception):\n            if living",
+        new="        if True:\n            if living",
         tests=("tests/threads/test_lifecycle.py::test_trouble_of_one_keeps_no_other_from_being_told",),
         breaks="One client's failure at the exit keeps the others from sending what they hold.",
     ),
     Mutation(
         name="hooks-keep-clients-alive",
         file=LIFECYCLE,
-        old="    _living[key] = weakref.ref(living, remove)\n",
-        new="    _living[key] = lambda: living\n",
+        old="    _living[key] = weakref.ref(living, remove), after",
+        new="    _living[key] = (lambda: living), after",
         tests=(
             "tests/threads/test_lifecycle.py::test_who_is_to_be_told_is_not_kept_for_that",
             "tests/faults/test_close_and_exit.py::test_client_that_nobody_refers_to_warns_and_stops_its_thread",

@@ -169,10 +169,10 @@ MUTATIONS = [
     ),
     Mutation(
         name="server-of-the-command-line-listens-on-all-interfaces",
-        file="gearman_pool/cli/serve.py",
+        file="gearman_pool/cli/commands/serve.py",
         old='parser.add_argument("--host", default="127.0.0.1"',
         new='parser.add_argument("--host", default="0.0.0.0"',
-        tests=("tests/cli/test_serve_and_demo.py::test_serve_on_a_free_port_says_which",),
+        tests=("tests/cli/commands/test_serve.py::test_serve_on_a_free_port_says_which",),
         breaks="Whoever is in the same network can submit and do jobs.",
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-SIGNALS = "gearman_pool/worker_signals.py"
+SIGNALS = "gearman_pool/engine/worker/stop_signals.py"
 DESCRIPTORS = "tests/faults/test_fork.py::test_child_keeps_no_descriptor_of_the_parents"
 SERVER_TESTS = "tests/transport/test_servers.py"
 PYTHON_GEARMAN = "tests/test_python_gearman.py"
@@ -13,8 +13,8 @@ MUTATIONS = [
     # ---- a request that was refused --------------------------------------------------------------------------------
     Mutation(
         name="refused-job-is-kept-until-the-garbage-collector-comes",
-        file="gearman_pool/client.py",
-        old="            if request.state == JOB_UNKNOWN:\n                request._future = None\n",
+        file="gearman_pool/jobs/flight.py",
+        old="        if self.request.state == JOB_UNKNOWN:\n            self.request._future = None\n",
         new="",
         tests=("tests/faults/test_saturation.py::test_refused_job_is_kept_by_nobody",),
         breaks="Payloads that were refused because there is no room stay in memory.",
@@ -40,7 +40,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="request-stays-bound-when-it-is-lost",
-        file="gearman_pool/dispatch.py",
+        file="gearman_pool/jobs/flight.py",
         old="the request again at once.\n        request._future = None\n",
         new="the request again at once.\n",
         tests=(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-_ENGINE = "gearman_pool/worker_engine.py"
+_ENGINE = "gearman_pool/engine/worker/engine.py"
 _WORKER = "gearman_pool/worker.py"
-_SIGNALS = "gearman_pool/worker_signals.py"
+_SIGNALS = "gearman_pool/engine/worker/stop_signals.py"
 _SESSION = "gearman_pool/protocol/worker.py"
 _QUESTIONS = "tests/faults/test_questions_for_jobs.py::"
 _FAULTS = "tests/faults/test_worker_faults.py::"

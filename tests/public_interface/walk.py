@@ -23,9 +23,9 @@ from typing import Any
 import gearman_pool
 from gearman_pool import ClientOptions, errors
 from gearman_pool.cli import exits
-from gearman_pool.cli.health import metrics
+from gearman_pool.cli.processes.health import metrics
+from gearman_pool.cli.processes.supervisor import Snapshot
 from gearman_pool.cli.program import make_parser
-from gearman_pool.cli.supervisor import Snapshot
 from gearman_pool.options import parse_servers
 from gearman_pool.testing import pytest_plugin
 
@@ -52,18 +52,16 @@ MODULES = (
     "protocol",
 )
 
-#: Public by name alone: the library calls them, and `JobFuture.cancel` is what to call in place of the client's.
+#: Public by name alone: the library calls them.
 OUR_OWN = {
-    "after_fork_in_child",
-    "at_exit",
-    "before_waiting",
-    "GearmanClient.cancel",
-    "EagerClient.cancel",
     "GearmanConnection.of",
     "JobFuture.__init__",
     "set_result",
     "set_exception",
 }
+
+#: Modules of classes that a public one inherits what the engine calls from: a future's way and its outcome.
+FOR_THE_ENGINE = {"gearman_pool.jobs.flight", "gearman_pool.threads.outcome"}
 
 #: Special methods that users call, by syntax of the language.
 SPECIAL = {
@@ -195,7 +193,11 @@ def _bases(kind: type) -> Iterator[type]:
 
 def _ours_of(kind: type) -> list[type]:
     """A class and its bases, as far as they stand in the package."""
-    return [base for base in kind.__mro__ if base.__module__.partition(".")[0] == "gearman_pool"]
+    return [
+        base
+        for base in kind.__mro__
+        if base.__module__.partition(".")[0] == "gearman_pool" and base.__module__ not in FOR_THE_ENGINE
+    ]
 
 
 def _members(kind: type) -> list[str]:
@@ -255,17 +257,21 @@ def _tree(file: str) -> ast.Module:
     return ast.parse(Path(file).read_text(encoding="utf-8"))
 
 
-def _file(kind: type) -> str:
-    """The file that a class stands in. Its ``__module__`` is the one that users know, which may only pass it on."""
-    files = [function.__code__.co_filename for function in vars(kind).values() if inspect.isfunction(function)]
-    written = [file for file in files if Path(file).is_relative_to(PACKAGE)]
-    return written[0] if written else import_module(kind.__module__).__file__ or ""
+@cache
+def _definition(kind: type) -> ast.ClassDef:
+    """Where a class is written. Its ``__module__`` is the one that users know, which may only pass it on."""
+    home = Path(import_module(kind.__module__).__file__ or "")
+    for file in (home, *sorted(PACKAGE.rglob("*.py"))):
+        for node in _tree(str(file)).body:
+            if isinstance(node, ast.ClassDef) and node.name == kind.__name__:
+                return node
+    raise LookupError(f"{kind} stands nowhere")
 
 
 @cache
 def _written(kind: type) -> dict[str, str | None]:
     """The attributes that stand in a class's source with their annotations: in its body, and as ``self.name`` in it."""
-    (node,) = (n for n in ast.walk(_tree(_file(kind))) if isinstance(n, ast.ClassDef) and n.name == kind.__name__)
+    node = _definition(kind)
     found: dict[str, str | None] = {}
     for part in ast.walk(node):
         if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store) and ast.unparse(part.value) == "self":

@@ -11,11 +11,7 @@ from ..faults.support import run_program
 
 
 class _Living:
-    def after_fork_in_child(self) -> None:
-        """Nothing to drop."""
-
-    def at_exit(self) -> None:
-        """Nothing to send."""
+    """Somebody who is to be told."""
 
 
 _TROUBLE = """
@@ -34,7 +30,7 @@ class Living:
             raise ValueError("at the exit")
 first, second, third = living = [Living(name) for name in (b"first", b"in trouble", b"third")]
 for each in living:
-    register(each)
+    register(each, Living.after_fork_in_child, Living.at_exit)
 pid = os.fork()
 if pid == 0:
     os._exit(0)
@@ -54,7 +50,7 @@ def test_trouble_of_one_keeps_no_other_from_being_told():
 def test_who_is_to_be_told_is_not_kept_for_that():
     living = _Living()
     seen = weakref.ref(living)
-    lifecycle.register(living)
+    lifecycle.register(living, print, print)
     del living
     gc.collect()
     assert seen() is None

@@ -26,7 +26,7 @@ def client(gearmand):
 
 
 def _connection(client):
-    return client._dispatcher.pool.connections[0]
+    return client._engine.pool.connections[0]
 
 
 def _in_thread(call):
@@ -38,7 +38,7 @@ def _in_thread(call):
 
 def _rest(client):
     """Let the I/O thread do what it has to do, and fall asleep."""
-    io = client._dispatcher.io
+    io = client._engine.io
     done = threading.Event()
     io.post(done.set)
     assert done.wait(10)
@@ -51,7 +51,7 @@ def _interrupt(client, monkeypatch, name, position):
     real = getattr(connection, name)
 
     def interrupted(*arguments):
-        if client._dispatcher.io.is_current():
+        if client._engine.io.is_current():
             return real(*arguments)
         monkeypatch.undo()
         if position == "after":
@@ -127,7 +127,7 @@ def test_holder_of_the_lock_that_is_merely_slow_keeps_the_connection(gearmand, c
     holding, go_on = threading.Event(), threading.Event()
 
     def slow(sock, data):
-        if not client._dispatcher.io.is_current() and not go_on.is_set():
+        if not client._engine.io.is_current() and not go_on.is_set():
             holding.set()
             go_on.wait(10)
         return real(sock, data)
@@ -170,7 +170,7 @@ def _hold_in_drain(client, monkeypatch):
 
     class Order(type(connection.order)):
         def append(self, entry):
-            if not client._dispatcher.io.is_current() and not inside.is_set():
+            if not client._engine.io.is_current() and not inside.is_set():
                 inside.set()
                 go_on.wait(20)
             super().append(entry)
@@ -198,7 +198,7 @@ def test_connection_that_is_lost_while_a_caller_sends_hands_over_every_job_once(
     caller.start()
     assert inside.wait(10)
     lost = threading.Event()
-    client._dispatcher.io.post(lambda: (connection.lose(ConnectionLost("on purpose")), lost.set()))
+    client._engine.io.post(lambda: (connection.lose(ConnectionLost("on purpose")), lost.set()))
     assert lost.wait(10)
     straggler = client.submit("echo", b"straggler", max_retries=1)
     # The straggler goes by another connection; what the caller has in its hands waits for it to leave.
@@ -217,7 +217,7 @@ def test_job_whose_sender_was_struck_between_both_lists_is_sent_again_once(gearm
     class Order(type(connection.order)):
         def append(self, entry):
             super().append(entry)
-            if not client._dispatcher.io.is_current() and isinstance(entry[2], JobFuture):
+            if not client._engine.io.is_current() and isinstance(entry[2], JobFuture):
                 futures.append(entry[2])
                 raise _FromOutsideError
 
@@ -264,15 +264,15 @@ def test_job_that_comes_while_the_loop_ends_ends_too(gearmand, monkeypatch):
     """Between the end of the loop's work and the note that it has ended, when descriptors are closed."""
     with GearmanClient([gearmand.address]) as client:
         client.ping()
-        io = client._dispatcher.io
+        io = client._engine.io
         found = []
         real = io._selector.close
 
         def close() -> None:
             # What a caller has seen that looked a moment ago, before the client refused jobs.
-            refusing, client._dispatcher.refusing = client._dispatcher.refusing, None
+            refusing, client._engine.refusing = client._engine.refusing, None
             found.append(client.submit("echo"))
-            client._dispatcher.refusing = refusing
+            client._engine.refusing = refusing
             real()
 
         monkeypatch.setattr(io._selector, "close", close)
@@ -296,7 +296,7 @@ def test_job_of_a_sender_who_was_struck_after_its_bytes_had_left_is_not_sent_els
         real = connection._send
 
         def strike(sock, data):
-            if not client._dispatcher.io.is_current():
+            if not client._engine.io.is_current():
                 monkeypatch.undo()
                 real(sock, data)
                 raise _FromOutsideError

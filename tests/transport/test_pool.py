@@ -18,7 +18,7 @@ def test_several_connections_to_one_server_share_the_jobs(gearmand):
         wait_until(lambda: client.ping() and client.servers()[0].connections == 3, message="three connections")
         futures = [client.submit("no such task") for _ in range(9)]
         wait_until(lambda: all(future.job.handle for future in futures), message="acceptance")
-        assert sorted(connection.pending for connection in client._dispatcher.pool.connections) == [3, 3, 3]
+        assert sorted(connection.pending for connection in client._engine.pool.connections) == [3, 3, 3]
         for future in futures:
             assert future.cancel()
 
@@ -74,7 +74,7 @@ def test_servers_added_before_a_fork_are_the_childs_too(gearmand, echo_worker):
 def test_server_that_another_thread_takes_out_while_it_is_taken_in_stays_out(gearmand, monkeypatch):
     with GearmanClient([gearmand.address]) as client:
         client.ping()
-        io = client._dispatcher.io
+        io = client._engine.io
         post, taken_out, seen = io.post, threading.Event(), threading.Event()
 
         def post_late(call: object) -> None:
@@ -109,7 +109,7 @@ def test_connection_to_a_server_that_is_taken_out_is_closed_once_nothing_is_in_f
 def test_child_of_a_fork_knows_of_a_job_that_came_to_a_connection_just_after_its_end(gearmand):
     with GearmanClient([gearmand.address]) as client:
         client.ping()
-        pool = client._dispatcher.pool
+        pool = client._engine.pool
         (connection,) = pool.connections
         is_lost, go_on = threading.Event(), threading.Event()
 
@@ -119,7 +119,7 @@ def test_child_of_a_fork_knows_of_a_job_that_came_to_a_connection_just_after_its
             # Whoever comes now is rescued when this call is over.
             go_on.wait(20)
 
-        client._dispatcher.io.post(lose)
+        client._engine.io.post(lose)
         assert is_lost.wait(10)
         # As for a caller who looked just before.
         pool.choose, choose = lambda key: connection, pool.choose

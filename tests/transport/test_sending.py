@@ -31,7 +31,7 @@ _MORE_OFTEN_THAN_THAT = 6
 def _busy_io_thread(client):
     """Keep the client's I/O thread from sending anything."""
     is_busy, go_on = threading.Event(), threading.Event()
-    client._dispatcher.io.post(lambda: (is_busy.set(), go_on.wait(30)))
+    client._engine.io.post(lambda: (is_busy.set(), go_on.wait(30)))
     assert is_busy.wait(10)
     try:
         yield
@@ -214,7 +214,7 @@ def test_jobs_leave_together_while_many_are_unanswered(monkeypatch):
     """A system call for each would cost more than the rest of the job."""
     with SilentServer() as server, GearmanClient([server.address], health_check_interval=_QUIET) as client:
         client.ping()
-        (connection,) = client._dispatcher.pool.connections
+        (connection,) = client._engine.pool.connections
         real = connection._send
         calls = []
         monkeypatch.setattr(connection, "_send", lambda sock, data: (calls.append(len(data)), real(sock, data))[1])
@@ -254,7 +254,7 @@ def test_jobs_of_which_no_byte_has_left_a_lost_connection_go_on_in_their_order_a
         wait_until(lambda: None not in client.ping().values(), message="both servers")
         # While another's job is in flight there the main thread sends nothing itself, and jobs get in line.
         other = client.submit("job", b"other")
-        (connection,) = [c for c in client._dispatcher.pool.connections if c.server.name == server.address]
+        (connection,) = [c for c in client._engine.pool.connections if c.server.name == server.address]
         real = connection._send
         room = None
         full = threading.Event()

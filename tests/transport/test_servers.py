@@ -106,9 +106,9 @@ def test_child_of_a_fork_keeps_no_descriptor_of_a_connection_that_has_just_been_
             if taken_out:
                 client.remove_server(address)
                 wait_until(lambda: not client.servers(), message="the removal")
-            (attempt,) = client._dispatcher.pool.reconnecting._attempts
+            (attempt,) = client._engine.pool.reconnecting._attempts
             is_busy, go_on = threading.Event(), threading.Event()
-            client._dispatcher.io.post(lambda: (is_busy.set(), go_on.wait(20)))
+            client._engine.io.post(lambda: (is_busy.set(), go_on.wait(20)))
             assert is_busy.wait(10)
             answer.set()
             wait_until(lambda: attempt.finished, message="a connection")
@@ -142,7 +142,7 @@ def test_child_of_a_fork_keeps_no_descriptor_of_a_connection_in_the_making(gearm
                 break
         client = GearmanClient([f"127.0.0.1:{address[1]}"], connect_timeout=20)
         client.submit("x")
-        attempts = client._dispatcher.pool.reconnecting._attempts
+        attempts = client._engine.pool.reconnecting._attempts
         sock = wait_until(lambda: next((a._sock for a in attempts), None), message="a connection in the making")
         number = sock.fileno()
         pid = os.fork()

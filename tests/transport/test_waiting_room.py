@@ -16,7 +16,7 @@ from ..support.waiting import wait_until
 def test_job_does_not_overtake_one_that_the_io_thread_is_about_to_send(gearmand):
     with GearmanClient([gearmand.address]) as client:
         client.ping()
-        room = client._dispatcher.pool.waiting_room
+        room = client._engine.pool.waiting_room
         park, parking, second = room.park, threading.Event(), threading.Event()
 
         def slow_park(*arguments: object) -> None:
@@ -39,7 +39,7 @@ def test_job_does_not_overtake_one_that_the_io_thread_is_about_to_send(gearmand)
 def test_threads_that_look_at_the_same_arrival_leave_none_behind():
     """When the loop has ended, each late caller ends what has arrived."""
     with GearmanClient(["127.0.0.1:1"]) as client:
-        room = client._dispatcher.pool.waiting_room
+        room = client._engine.pool.waiting_room
         both = threading.Barrier(2)
         parked = []
 
@@ -65,10 +65,10 @@ def test_jobs_that_are_put_in_line_again_use_up_their_room_again(gearmand):
     gearmand.kill()
     limit = 1_000_000
     with GearmanClient([gearmand.address], max_outbound_bytes=limit, submit_timeout=60) as client:
-        pool = client._dispatcher.pool
+        pool = client._engine.pool
         assert not pool.full(10)  # room for many of its size, without counting
         for _ in range(9):
-            pool.park_again((bytes(limit // 10), 0, None), None, client._dispatcher.io.clock() + 60)
+            pool.park_again((bytes(limit // 10), 0, None), None, client._engine.io.clock() + 60)
         assert not pool.full(limit // 20)
         assert pool.full(limit // 5)
         client.close(0)
@@ -98,6 +98,6 @@ def test_callers_who_found_no_room_leave_nothing_behind(gearmand):
         for _ in range(50):
             with pytest.raises(ClientSaturated):
                 client.submit("nobody does this")
-        assert not client._dispatcher.pool.budget.callers
+        assert not client._engine.pool.budget.callers
         wait_until(lambda: blocker.job.handle, message="acceptance")
         assert blocker.cancel()

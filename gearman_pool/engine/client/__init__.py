@@ -1,0 +1,1 @@
+"""The client's engine: from a submitted job to the end of its future."""
