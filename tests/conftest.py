@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from .support.gearmand import Gearmand, gearmand_program
+from gearman_pool.testing.gearmand import find_gearmand
+
+from .support.gearmand import Gearmand
 from .support.processes import REQUIRE_REAL
 from .support.stunnel import Stunnel, stunnel_program
 from .support.workers import (
@@ -146,7 +148,7 @@ def leak_check() -> Iterator[None]:
 @pytest.fixture
 def needs_gearmand() -> None:
     """For a test whose programs start servers themselves."""
-    _require(gearmand_program(), "gearmand", "gearman-job-server")
+    _require(find_gearmand(), "gearmand", "gearman-job-server")
 
 
 @pytest.fixture
@@ -157,7 +159,7 @@ def needs_gearman_tool() -> None:
 
 @pytest.fixture
 def gearmands(needs_gearmand: None) -> Iterator[Callable[..., Gearmand]]:
-    """A factory of fresh servers: ``gearmands(threads=2, arguments=("-j", "1"), port=None)``."""
+    """A factory of fresh servers: ``gearmands(arguments=("-j", "1"), port=0)``."""
     started: list[Gearmand] = []
 
     def start(**options: Any) -> Gearmand:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -27,11 +25,8 @@ from gearman_pool.errors import (
 )
 
 from .support.gearmand import Gearmand, free_port
-from .support.raw import (
-    ECHO_RES,
-    SUBMIT_JOB_BG,
-    pack_response,
-)
+from .support.raw import SUBMIT_JOB_BG
+from .support.scripted import ScriptedServer
 from .support.waiting import wait_until
 
 
@@ -312,71 +307,11 @@ def test_handler_of_one_thread_does_not_see_the_answers_of_another(admin: Gearma
 # ---- peers that are not gearmand -----------------------------------------------------------------------------------
 
 
-class Peer:
-    """A server that answers ECHO_REQ, and text commands with what ``answers`` holds: nothing if they are missing there.
-
-    None in place of an answer closes the connection.
-    """
-
-    def __init__(self, answers: dict[str, bytes | None]) -> None:
-        self.answers = answers
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
-        self.accepted: list[socket.socket] = []
-        self.threads = [threading.Thread(target=self._accept)]
-        self.threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            self.accepted.append(sock)
-            self.threads.append(threading.Thread(target=self._serve, args=(sock,)))
-            self.threads[-1].start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with sock, sock.makefile("rb") as stream, contextlib.suppress(OSError):
-            while first := stream.peek(1)[:1]:
-                if first == b"\0":
-                    size = int.from_bytes(stream.read(12)[8:], "big")
-                    sock.sendall(pack_response(ECHO_RES, stream.read(size)))
-                    continue
-                answer = self.answers.get(stream.readline().decode().strip(), b"")
-                if answer is None:
-                    return
-                sock.sendall(answer)
-
-    def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        self.threads[0].join(10)
-        for sock in self.accepted:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self.threads:
-            thread.join(10)
-
-
-@pytest.fixture
-def peer() -> Iterator[Callable[[dict[str, bytes | None]], Peer]]:
-    peers: list[Peer] = []
-
-    def start(answers: dict[str, bytes | None]) -> Peer:
-        peers.append(Peer(answers))
-        return peers[-1]
-
-    yield start
-    for one in peers:
-        one.close()
-
-
-def test_server_that_ignores_a_command_is_noticed_at_once_and_mixes_nothing_up(
-    peer: Callable[[dict[str, bytes | None]], Peer],
-) -> None:
-    server = peer({"status": b"a\t0\t0\t0\nb\t0\t0\t0\n.\n"})
-    with GearmanAdminClient([server.address], poll_timeout=60) as admin:
+def test_server_that_ignores_a_command_is_noticed_at_once_and_mixes_nothing_up() -> None:
+    with (
+        ScriptedServer(texts={b"status": b"a\t0\t0\t0\nb\t0\t0\t0\n.\n"}) as server,
+        GearmanAdminClient([server.address], poll_timeout=60) as admin,
+    ):
         assert [row["task"] for row in admin.get_status()] == ["a", "b"]
         with pytest.raises(
             ProtocolError, match=r"did not answer 'getpid' as gearmand does .* may not know the command"
@@ -392,43 +327,44 @@ def test_server_that_ignores_a_command_is_noticed_at_once_and_mixes_nothing_up(
         assert [row["task"] for row in admin.get_status()] == ["a", "b"]
 
 
-def test_server_with_a_shutdown_command_is_shut_down(peer: Callable[[dict[str, bytes | None]], Peer]) -> None:
-    server = peer({"shutdown graceful": b"OK\n"})
-    with GearmanAdminClient([server.address]) as admin:
+def test_server_with_a_shutdown_command_is_shut_down() -> None:
+    with ScriptedServer(texts={b"shutdown graceful": b"OK\n"}) as server, GearmanAdminClient([server.address]) as admin:
         admin.send_shutdown()
         with pytest.raises(ProtocolError):
             admin.send_shutdown(graceful=False)
 
 
-def test_connection_lost_before_the_answer_is_reported_and_replaced(
-    peer: Callable[[dict[str, bytes | None]], Peer],
-) -> None:
-    server = peer({"status": None, "version": b"1.130\n"})
-    with GearmanAdminClient([server.address]) as admin:
+def test_connection_lost_before_the_answer_is_reported_and_replaced() -> None:
+    with (
+        ScriptedServer(texts={b"status": None, b"version": b"1.130\n"}) as server,
+        GearmanAdminClient([server.address]) as admin,
+    ):
         with pytest.raises(ConnectionLost):
             admin.get_status()
         assert admin.get_version() == "1.130"
 
 
 @pytest.mark.parametrize("answer", [b"OK \n", b"OK\n", b"OK \r\n", b"\n"])
-def test_version_of_a_server_that_was_built_without_it_is_empty(
-    peer: Callable[[dict[str, bytes | None]], Peer], answer: bytes
-) -> None:
-    server = peer({"version": answer, "getpid": b"OK 7\n"})
-    with GearmanAdminClient([server.address]) as admin:
+def test_version_of_a_server_that_was_built_without_it_is_empty(answer: bytes) -> None:
+    with (
+        ScriptedServer(texts={b"version": answer, b"getpid": b"OK 7\n"}) as server,
+        GearmanAdminClient([server.address]) as admin,
+    ):
         admin.current_handler.send_text_command("version")
         admin.current_handler.send_text_command("getpid")
         assert admin.wait_until_server_responds("version") == ""
         assert admin.wait_until_server_responds("getpid") == "7"
         assert (admin.get_version(), admin.get_pid()) == ("", "7")
-    assert len(server.accepted) == 1
+        assert len(server.connections) == 1
 
 
 @pytest.mark.parametrize("answer", [b"a\t1\n.\n", b"ERR UNKNOWN_COMMAND Unknown+server+command\r\n"])
-def test_bad_answer_does_not_spoil_the_next(peer: Callable[[dict[str, bytes | None]], Peer], answer: bytes) -> None:
-    server = peer({"status": answer, "getpid": b"OK 7\n"})
-    with GearmanAdminClient([server.address]) as admin:
+def test_bad_answer_does_not_spoil_the_next(answer: bytes) -> None:
+    with (
+        ScriptedServer(texts={b"status": answer, b"getpid": b"OK 7\n"}) as server,
+        GearmanAdminClient([server.address]) as admin,
+    ):
         with pytest.raises((ProtocolError, ServerError)):
             admin.get_status()
         assert admin.get_pid() == "7"
-    assert len(server.accepted) == 1
+        assert len(server.connections) == 1

@@ -24,8 +24,8 @@ from gearman_pool.job import GearmanJob, GearmanJobRequest
 from gearman_pool.python_gearman import GearmanConnection
 from gearman_pool.testing import EagerClient
 
-from .conformance.silent import SilentServer
 from .support.running import running
+from .support.scripted import SilentServer
 from .support.waiting import wait_until
 
 

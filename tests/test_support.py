@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 from collections.abc import Callable
 
@@ -46,7 +45,8 @@ def test_killed_server_cuts_its_connections_and_restarts_on_its_port(gearmand: G
         gearmand.connect()
     gearmand.start()
     assert (gearmand.port, gearmand.pid != pid) == (port, True)
-    gearmand.restart(signal.SIGTERM)
+    gearmand.stop()
+    gearmand.start()
     assert gearmand.text("getpid") == f"OK {gearmand.pid}"
 
 
@@ -68,7 +68,7 @@ def test_paused_server_can_be_closed(gearmands: Callable[..., Gearmand]) -> None
 
 
 def test_two_servers_live_side_by_side(gearmands: Callable[..., Gearmand]) -> None:
-    first, second = gearmands(), gearmands(threads=0, arguments=["--job-handle-prefix", "H:second"])
+    first, second = gearmands(), gearmands(arguments=["--threads", "0", "--job-handle-prefix", "H:second"])
     assert first.port != second.port
     with first.connect() as one, second.connect() as two:
         assert not one.submit("f", b"").startswith(b"H:second")

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import ProtocolError
 from .commands import Command
 from .packets import DEFAULT_MAX_PACKET_SIZE, pack
-from .session import ACCEPTED, Entry, Event, ReplySession
+from .session import ACCEPTED, Entry, Event, Kind, ReplySession
 from .values import number
 
 __all__ = [
@@ -23,17 +23,14 @@ __all__ = [
     "submit_reply",
 ]
 
-#: Kinds of events, besides REPLY and ERROR of `session`. Values: CREATED the handle (str); STATUS (numerator,
-#: denominator); DATA, WARNING, COMPLETE and EXCEPTION the payload; FAIL None; LATE, which has no token, the command's
-#: number.
-CREATED = 3
-STATUS = 4
-DATA = 5
-WARNING = 6
-COMPLETE = 7
-FAIL = 8
-EXCEPTION = 9
-LATE = 10
+CREATED = Kind.CREATED.value
+STATUS = Kind.STATUS.value
+DATA = Kind.DATA.value
+WARNING = Kind.WARNING.value
+COMPLETE = Kind.COMPLETE.value
+FAIL = Kind.FAIL.value
+EXCEPTION = Kind.EXCEPTION.value
+LATE = Kind.LATE.value
 
 _CREATED = Command.JOB_CREATED.value
 _COMPLETE = Command.WORK_COMPLETE.value

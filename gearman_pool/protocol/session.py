@@ -8,6 +8,7 @@ of that line means that the order is in doubt: the session raises `ProtocolError
 from __future__ import annotations
 
 from collections import deque
+from enum import IntEnum
 from operator import itemgetter
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "TEXT_LINE",
     "Entry",
     "Event",
+    "Kind",
     "ReplySession",
     "error_of",
     "token_of",
@@ -41,12 +43,39 @@ Entry = tuple[Packet, int, Any]
 #: Return the token of an entry.
 token_of = itemgetter(2)
 
-#: The kind of an event, the token of the request that it concerns (None if there is none), and its value.
+
+class Kind(IntEnum):
+    """What an event tells, and what its value is. Only some sessions have some kinds.
+
+    The events themselves hold plain numbers: comparing these costs half, and there are several for every job.
+    """
+
+    # Of all sessions. REPLY: the reply's arguments, a line, or the lines of a block. ERROR: (code, text).
+    REPLY = 1
+    ERROR = 2
+    # Of clients, about a job. CREATED: the handle (str). STATUS: (numerator, denominator). DATA, WARNING, COMPLETE and
+    # EXCEPTION: the payload. FAIL: None. LATE, which has no token: the number of a command for a job that has ended.
+    CREATED = 3
+    STATUS = 4
+    DATA = 5
+    WARNING = 6
+    COMPLETE = 7
+    FAIL = 8
+    EXCEPTION = 9
+    LATE = 10
+    # Of workers. ASSIGNED: (handle, task, unique, data), all bytes. NOTHING: the server has no job. WOKEN, without a
+    # token: the server may have jobs again. NOT_MINE, without a token: (code, text).
+    ASSIGNED = 11
+    NOTHING = 12
+    WOKEN = 13
+    NOT_MINE = 14
+
+
+#: A `Kind`'s number, the token of the request that the event concerns (None if there is none), and a value.
 Event = tuple[int, Any, Any]
 
-#: Kinds of events. REPLY's value: the reply's arguments, a line, or the lines of a block. ERROR's: (code, text).
-REPLY = 1
-ERROR = 2
+REPLY = Kind.REPLY.value
+ERROR = Kind.ERROR.value
 
 
 class ReplySession:

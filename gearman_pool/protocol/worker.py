@@ -14,16 +14,14 @@ from typing import Any
 from ..errors import ProtocolError
 from .commands import Command
 from .packets import DEFAULT_MAX_PACKET_SIZE, pack, split_arguments
-from .session import NO_REPLY, REPLY, TEXT_LINE, Entry, Event, ReplySession, error_of
+from .session import NO_REPLY, REPLY, TEXT_LINE, Entry, Event, Kind, ReplySession, error_of
 
 __all__ = ["ASSIGNED", "NOTHING", "NOT_MINE", "WOKEN", "WorkerSession"]
 
-#: Kinds of events, besides REPLY of `session`. ASSIGNED's value: (handle, task, unique, data), all bytes. NOTHING: the
-#: server has no job. WOKEN, without a token: the server may have jobs again. NOT_MINE, without a token: (code, text).
-ASSIGNED = 11
-NOTHING = 12
-WOKEN = 13
-NOT_MINE = 14
+ASSIGNED = Kind.ASSIGNED.value
+NOTHING = Kind.NOTHING.value
+WOKEN = Kind.WOKEN.value
+NOT_MINE = Kind.NOT_MINE.value
 
 _GRAB = pack(Command.GRAB_JOB_UNIQ)
 _PRE_SLEEP = pack(Command.PRE_SLEEP)

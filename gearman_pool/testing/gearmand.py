@@ -142,13 +142,16 @@ class Gearmand:
         command = [*self._command, "-L", _HOST, "-p", str(self.port), "-l", "stderr", "-P", str(pid_file)]
         if os.geteuid() == 0:
             command += ["-u", "root"]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._process = self._launch(command)
         deadline = time.monotonic() + _START_TIMEOUT
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() >= deadline:
                 self.kill()
                 raise RuntimeError(f"gearmand does not answer on port {self.port}:\n{self.log()}")
+
+    def _launch(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def _answers(self) -> bool:
         # The answer's pid tells it from another server that has taken the port.

@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 from gearman_pool import __version__
 from gearman_pool.testing import EmbeddedServer
+from gearman_pool.testing.gearmand import find_gearmand
 
-from ..support.gearmand import Gearmand, RunningServer, free_port, gearmand_program
+from ..support.gearmand import Gearmand, RunningServer, free_port
 
 __all__ = ["KINDS", "ConformanceServer", "RealServer", "missing"]
 
@@ -145,7 +146,7 @@ class RealServer(Gearmand, ConformanceServer):
 
     @property
     def _is_of_2_0_or_later(self) -> bool:
-        return _turns_without_being_asked(self._program)
+        return _turns_without_being_asked()
 
 
 class Embedded(ConformanceServer):
@@ -204,11 +205,13 @@ class Embedded(ConformanceServer):
 
 
 @functools.cache
-def _turns_without_being_asked(program: str) -> bool:
+def _turns_without_being_asked() -> bool:
     """Whether gearmand's own help says that ``--round-robin`` is what it does anyway, as it does from 2.0 on.
 
     Its version need not tell: one that was built outside its repository has none.
     """
+    program = find_gearmand()
+    assert program is not None
     text = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=20, check=False).stdout
     about = " ".join(text.partition("--round-robin")[2].partition(" --")[0].split())
     assert "worker connection" in about, text
@@ -221,6 +224,6 @@ KINDS: dict[str, Callable[..., ConformanceServer]] = {"gearmand": RealServer, "e
 
 def missing(kind: str) -> str | None:
     """What a kind of server needs and this machine lacks: its name and Debian's package; None if nothing."""
-    if kind == "gearmand" and not gearmand_program():
+    if kind == "gearmand" and not find_gearmand():
         return "gearmand (Debian's gearman-job-server)"
     return None

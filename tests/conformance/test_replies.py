@@ -29,8 +29,8 @@ from ..support.raw import (
     Closed,
 )
 from ..support.raw import pack as pack_raw
+from ..support.scripted import SilentServer
 from ..support.waiting import wait_until
-from .silent import SilentServer
 
 
 def test_server_answers_the_requests_of_a_connection_in_their_order(server):
@@ -122,7 +122,7 @@ def test_jobs_are_accepted_in_the_order_in_which_they_were_submitted(client, raw
 
 @pytest.mark.parametrize("threads", [0, 1, 4])
 def test_acceptances_of_jobs_in_line_come_in_their_order_whatever_threads_gearmand_has(gearmands, raw_workers, threads):
-    server = gearmands(threads=threads)
+    server = gearmands(arguments=["--threads", str(threads)])
     raw_workers(server, "echo", lambda job: job.complete(job.data))
     early = 0
     with server.connect() as connection:

@@ -19,8 +19,8 @@ from ..support.raw import (
     WORK_DATA,
     WORK_STATUS,
 )
+from ..support.scripted import SilentServer
 from ..support.waiting import wait_until
-from .silent import SilentServer
 
 
 def connected(client):

@@ -13,7 +13,9 @@ from gearman_pool.errors import ConnectionLost, JobCancelled, JobLost, JobTimeou
 from gearman_pool.events import ConnectionClosed, JobFinished
 from gearman_pool.future import JobFuture
 
+from ..support.figures import figure
 from ..support.listening import Keeping
+from ..support.outcomes import wait_accepted, wait_up
 from ..support.raw import (
     ERROR,
     GET_STATUS,
@@ -26,9 +28,8 @@ from ..support.raw import (
     RawConnection,
     pack_response,
 )
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
-from .support import figure, wait_accepted, wait_up
 
 
 @pytest.fixture

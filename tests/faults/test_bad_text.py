@@ -9,8 +9,8 @@ from gearman_pool.errors import GearmanError, ProtocolError
 from gearman_pool.job import GearmanJob, GearmanJobRequest
 from gearman_pool.testing import FaultProxy
 
+from ..support.outcomes import wait_up
 from ..support.running import running
-from .support import wait_up
 
 #: Stands in every bad text, and must never be seen on the wire.
 MARK = "Evil"

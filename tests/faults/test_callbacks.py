@@ -13,9 +13,10 @@ from gearman_pool import GearmanClient, Listener
 from gearman_pool.events import JobFinished
 from gearman_pool.threads.callbacks import MAX_THREADS, CallbackThreads, Mailbox
 
+from ..support.figures import assert_p99_is_unharmed
 from ..support.listening import Keeping
+from ..support.outcomes import wait_up
 from ..support.waiting import wait_until
-from .support import assert_p99_is_unharmed, wait_up
 
 
 @pytest.fixture

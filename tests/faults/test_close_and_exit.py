@@ -13,8 +13,10 @@ import pytest
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ClientClosed
 
+from ..support.figures import figure
+from ..support.outcomes import wait_accepted, wait_up
+from ..support.processes import run_program
 from ..support.waiting import wait_until
-from .support import figure, run_program, wait_accepted, wait_up
 
 
 def threads_of_the_library():

@@ -7,11 +7,10 @@ import threading
 from gearman_pool import GearmanClient
 from gearman_pool.events import ConnectionClosed, ConnectionFailed
 
-from ..conformance.silent import SilentServer
 from ..support.listening import Keeping
 from ..support.raw import ECHO_REQ, ECHO_RES, JOB_CREATED, OPTION_REQ, OPTION_RES, Packet, RawConnection, pack_response
+from ..support.scripted import ScriptedServer, SilentServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
 
 #: So long that no connection comes back while a test looks.
 NEVER = (36_000.0, 36_000.0)

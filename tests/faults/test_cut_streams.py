@@ -14,6 +14,8 @@ from gearman_pool.errors import ConnectionLost
 from gearman_pool.future import JobFuture
 from gearman_pool.testing import FaultProxy
 
+from ..support.figures import figure
+from ..support.outcomes import wait_up
 from ..support.raw import (
     ECHO_REQ,
     ECHO_RES,
@@ -26,7 +28,6 @@ from ..support.raw import (
     pack_response,
 )
 from ..support.waiting import wait_until
-from .support import figure, wait_up
 
 
 def _reset(sock: socket.socket) -> None:

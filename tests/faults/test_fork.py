@@ -9,9 +9,10 @@ import threading
 
 import pytest
 
-from ..conformance.silent import SilentServer
+from ..support.figures import figure
+from ..support.processes import Ended, run_program
+from ..support.scripted import SilentServer
 from ..support.waiting import wait_until
-from .support import Ended, figure, run_program
 
 #: As many as run in each test run; `FORKS=1000` in the environment shows the figure of the promise.
 FORKS = int(os.environ.get("FORKS", "80"))
@@ -104,7 +105,7 @@ _ENDED = """
 import os, sys
 from gearman_pool import GearmanClient
 from gearman_pool.errors import JobTimeout
-from tests.faults.support import wait_up
+from tests.support.outcomes import wait_up
 client = GearmanClient([sys.argv[1]])
 # Connected first: the time of a job runs while it waits for its server, and one that was not sent is owed no answer.
 wait_up(client)

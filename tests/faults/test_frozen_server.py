@@ -16,6 +16,9 @@ from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost, JobCancelled
 from gearman_pool.testing import FaultProxy
 
+from ..support.figures import figure
+from ..support.outcomes import wait_accepted, wait_up
+from ..support.processes import ROOT
 from ..support.raw import (
     ECHO_REQ,
     ECHO_RES,
@@ -30,9 +33,8 @@ from ..support.raw import (
     RawConnection,
     pack_response,
 )
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
-from .support import ROOT, figure, wait_accepted, wait_up
 
 
 @pytest.mark.parametrize("max_retries", [0, 1])

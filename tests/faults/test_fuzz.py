@@ -14,10 +14,10 @@ from gearman_pool.protocol.client import ClientSession
 from gearman_pool.protocol.packets import MAX_LINE_LENGTH, RES, Decoder
 from gearman_pool.protocol.session import TEXT_LINE
 
+from ..support.processes import run_program
 from .fuzz import __main__ as command_line
 from .fuzz import generator, guided
 from .fuzz.machines import MACHINES, Input, check
-from .support import run_program
 
 CORPUS = {path.name: Input.parse(path.read_bytes()) for path in sorted(guided.CORPUS.iterdir())}
 

@@ -15,7 +15,9 @@ from gearman_pool.errors import ConnectionLost, GearmanError, ProtocolError, Unk
 from gearman_pool.events import ConnectionClosed
 from gearman_pool.testing import FaultProxy
 
+from ..support.figures import figure
 from ..support.listening import Keeping
+from ..support.outcomes import account, wait_accepted, wait_up
 from ..support.raw import (
     ECHO_RES,
     ERROR,
@@ -33,9 +35,8 @@ from ..support.raw import (
     pack,
     pack_response,
 )
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
-from .support import account, figure, wait_accepted, wait_up
 
 _CREATED = pack_response(JOB_CREATED, b"H:1")
 

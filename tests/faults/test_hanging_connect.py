@@ -13,11 +13,13 @@ from gearman_pool import GearmanAdminClient, GearmanClient
 from gearman_pool.errors import ConnectTimeout, ServerUnavailable
 from gearman_pool.testing import FaultProxy
 
-from ..conformance.silent import SilentServer
+from ..support.figures import assert_p99_is_unharmed, figure
+from ..support.hanging import HANGING, black_hole, deaf_port
+from ..support.outcomes import wait_up
+from ..support.processes import run_program
 from ..support.raw import ECHO_REQ, ECHO_RES, JOB_CREATED, OPTION_REQ, OPTION_RES, Packet, RawConnection, pack_response
+from ..support.scripted import ScriptedServer, SilentServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
-from .support import HANGING, assert_p99_is_unharmed, black_hole, deaf_port, figure, run_program, wait_up
 
 
 @pytest.mark.parametrize("kind", HANGING)
@@ -177,22 +179,14 @@ def test_close_does_not_wait_for_a_hanging_connect(kind):
 
 
 _HANGING_RESOLVER = """
-import contextlib, json, socket, sys, threading, time
+import contextlib, json, sys, time
 import gearman_pool
 from gearman_pool.errors import ServerUnavailable
-from tests.faults.support import assert_p99_is_unharmed
+from tests.support.figures import assert_p99_is_unharmed
+from tests.support.hanging import let_resolver_hang
 from tests.support.waiting import wait_until
 
-real, asked = socket.getaddrinfo, []
-
-def getaddrinfo(host, *arguments, **options):
-    if host == "hangs.example.org":
-        asked.append(host)
-        threading.Event().wait()
-    return real(host, *arguments, **options)
-
-socket.getaddrinfo = getaddrinfo
-
+asked = let_resolver_hang("hangs.example.org")
 options = {"connect_timeout": 0.4, "reconnect_backoff": (0.05, 0.1)}
 figures = {}
 

@@ -13,8 +13,10 @@ import pytest
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost
 
+from ..support.figures import figure
+from ..support.outcomes import wait_accepted, wait_up
+from ..support.processes import run_program
 from .interrupt import WITNESSES
-from .support import figure, run_program, wait_accepted, wait_up
 
 #: Until so many exceptions have come and an eighth as many jobs of others, at least so many seconds long, but not
 #: longer than five times as long;

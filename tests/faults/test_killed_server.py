@@ -13,8 +13,9 @@ import pytest
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost
 
+from ..support.figures import figure
+from ..support.outcomes import OutcomeCounter, account, wait_accepted, wait_up
 from ..support.waiting import wait_until
-from .support import OutcomeCounter, account, figure, wait_accepted, wait_up
 
 JOBS = 9_990  # with the health checks, within max_in_flight
 

@@ -7,8 +7,10 @@ import threading
 
 from gearman_pool import GearmanClient, GearmanWorker
 
+from ..support.figures import figure, latencies, percentile
+from ..support.outcomes import wait_up
+from ..support.processes import run_program
 from ..support.running import running
-from .support import figure, latencies, percentile, run_program, wait_up
 
 # In a process of its own, because it changes the switch interval. Every sending thread is stopped in the middle again
 # and again, by the interpreter and by the kernel.

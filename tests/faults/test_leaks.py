@@ -25,9 +25,10 @@ from gearman_pool.errors import ClientSaturated, EncodeError, GearmanError, JobE
 from gearman_pool.options import make_ssl_context, servers_from_env
 
 from ..support.listening import Keeping
+from ..support.outcomes import wait_accepted, wait_up
+from ..support.processes import ROOT
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
-from .support import ROOT, wait_accepted, wait_up
 
 PAYLOAD = b"TopSecretPayload"
 RESULT = b"TopSecretResult"

@@ -11,7 +11,8 @@ import pytest
 
 import gearman_pool
 
-from .support import figure, run_program
+from ..support.figures import figure
+from ..support.processes import run_program
 
 PACKAGE = Path(gearman_pool.__file__).parent
 

@@ -28,8 +28,8 @@ from ..support.raw import (
     pack_response,
 )
 from ..support.running import running
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
 
 
 class PlayedServer(ScriptedServer):
@@ -46,8 +46,8 @@ class PlayedServer(ScriptedServer):
             connection.sock.sendall(pack_response(ECHO_RES, packet.body))
         self._packets.put(packet)
 
-    def _serve(self, connection: RawConnection) -> None:
-        super()._serve(connection)
+    def _run(self, connection: RawConnection) -> None:
+        super()._run(connection)
         self._packets.put(None)
 
     def say(self, command: int, *arguments: bytes) -> None:

@@ -9,8 +9,10 @@ import pytest
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ClientClosed
 
+from ..support.figures import figure
+from ..support.outcomes import wait_up
+from ..support.processes import run_program
 from ..support.waiting import wait_until
-from .support import figure, run_program, wait_up
 
 # In a process of its own: it forks, changes the switch interval, and a deadlock must not take the tests with it. A
 # deadlock shows the stacks of all threads, because `run_program` sends SIGABRT at its deadline.

@@ -8,8 +8,8 @@ from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost, JobLost
 from gearman_pool.testing import FaultProxy
 
+from ..support.outcomes import wait_accepted, wait_up
 from ..support.waiting import wait_until
-from .support import wait_accepted, wait_up
 
 #: No health check comes to help, and the new connection is there soon.
 OPTIONS = {"health_check_interval": 60.0, "reconnect_backoff": (0.02, 0.1), "submit_timeout": 20.0}

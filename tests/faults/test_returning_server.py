@@ -11,11 +11,13 @@ import pytest
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ClientClosed, ConnectionLost, ServerUnavailable
 
+from ..support.figures import figure
 from ..support.gearmand import free_port
+from ..support.outcomes import account, wait_up
+from ..support.processes import run_program
 from ..support.raw import ECHO_RES, OPTION_REQ, OPTION_RES, Packet, RawConnection, pack_response
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
-from .support import account, figure, run_program, wait_up
 
 RESTARTS = 20
 
@@ -131,7 +133,7 @@ real, ahead = time.monotonic, 0.0
 time.monotonic = lambda: real() + ahead
 from gearman_pool import GearmanClient
 from gearman_pool.events import ConnectionFailed
-from tests.faults.support import wait_up
+from tests.support.outcomes import wait_up
 from tests.support.gearmand import Gearmand
 from tests.support.listening import Keeping
 from tests.support.waiting import wait_until

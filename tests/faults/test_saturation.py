@@ -17,9 +17,11 @@ from gearman_pool import GearmanClient, GearmanJob
 from gearman_pool.errors import ClientClosed, ClientSaturated, ConnectionLost, GearmanError, JobTimeout
 from gearman_pool.future import JobFuture
 
+from ..support.figures import figure
 from ..support.gearmand import Gearmand, free_port
+from ..support.outcomes import wait_accepted, wait_up
+from ..support.processes import run_program
 from ..support.waiting import wait_until
-from .support import figure, run_program, wait_accepted, wait_up
 
 MIB = 1024 * 1024
 
@@ -192,7 +194,7 @@ _STOPPED_SERVER = """
 import json, os, signal, sys, time
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ClientSaturated
-from tests.faults.support import wait_up
+from tests.support.outcomes import wait_up
 from tests.support.waiting import wait_until
 
 def rss():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ..support.figures import figure
 from .soak.__main__ import soak
 from .soak.accounting import ACCEPTED, RIGHT, SENT, UNSENT, WRONG, Ledger, Outcome, judge
 from .soak.processes import flat
-from .support import figure
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from gearman_pool import GearmanClient, GearmanWorker
-from tests.faults.support import run_program
 from tests.faults.warm_restarts import WorkerProcess, restart_under_load
+from tests.support.processes import run_program
 
 
 @pytest.fixture

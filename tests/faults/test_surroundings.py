@@ -14,9 +14,11 @@ import gearman_pool
 from gearman_pool import GearmanAdminClient, GearmanClient, GearmanError, GearmanWorker
 from gearman_pool.testing import FaultProxy
 
+from ..support.figures import figure
+from ..support.outcomes import wait_accepted, wait_up
+from ..support.processes import run_program
 from ..support.running import running
 from ..support.waiting import wait_until
-from .support import figure, run_program, wait_accepted, wait_up
 
 PACKAGE = Path(gearman_pool.__file__).parent
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 import threading
@@ -14,6 +13,9 @@ from gearman_pool import GearmanClient, GearmanWorker, ServerAddress
 from gearman_pool.errors import ConnectionLost, ConnectTimeout
 from gearman_pool.testing import FaultProxy
 
+from ..support.figures import figure, percentile
+from ..support.outcomes import wait_accepted, wait_up
+from ..support.processes import run_program
 from ..support.raw import (
     ECHO_REQ,
     ECHO_RES,
@@ -22,14 +24,13 @@ from ..support.raw import (
     OPTION_RES,
     SUBMIT_JOB,
     WORK_COMPLETE,
-    Closed,
     RawConnection,
     pack_response,
 )
 from ..support.running import running
+from ..support.scripted import SocketServer
 from ..support.waiting import wait_until
-from .support import figure, percentile, run_program, wait_accepted, wait_up
-from .tls import SUBJECTS, listening
+from .tls import SUBJECTS
 
 # ---- what works ----------------------------------------------------------------------------------------------------
 
@@ -267,17 +268,16 @@ def test_job_that_may_have_reached_the_server_within_a_longer_send_is_not_sent_e
                         pack_response(JOB_CREATED, handle) + pack_response(WORK_COMPLETE, handle, b"")
                     )
 
-    def first(sock: socket.socket) -> None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        with contextlib.suppress(Closed, OSError), context.wrap_socket(sock, server_side=True) as secured:
+    def take_first(connection: RawConnection) -> None:
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        with context.wrap_socket(connection.sock, server_side=True) as secured:
             serve(RawConnection.adopt(secured, 30), at_first, answers=False)
 
-    def second(sock: socket.socket) -> None:
-        with contextlib.suppress(Closed, OSError):
-            serve(RawConnection.adopt(sock, 30), at_second, answers=True)
+    def take_second(connection: RawConnection) -> None:
+        serve(connection, at_second, answers=True)
 
-    with listening(first) as first_address, listening(second) as second_address:
-        secured = ServerAddress("127.0.0.1", int(first_address.rpartition(":")[2]), tls.context())
+    with SocketServer(take_first) as first, SocketServer(take_second) as second:
+        secured = ServerAddress("127.0.0.1", first.port, tls.context())
         with GearmanClient([secured], health_check_interval=60, health_check_timeout=60) as client:
             wait_up(client)
             futures = [client.submit("task", b"%08d" % number + bytes(992)) for number in range(9000)]
@@ -290,7 +290,7 @@ def test_job_that_may_have_reached_the_server_within_a_longer_send_is_not_sent_e
 
             wait_until(settled, 30, interval=0.02, message="the connection is full")
             assert sizes[-1] > 256 * 1024
-            client.add_server(second_address)
+            client.add_server(second.address)
             client.remove_server(secured, drain=False)
             # Else the first one goes on reading before it is left, and may get all of them.
             wait_until(lambda: client.stats().connections_lost == 1, message="the first server is left")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import socket
 import ssl
@@ -16,9 +15,10 @@ from gearman_pool.errors import TLSError
 from gearman_pool.options import ServerAddress
 from gearman_pool.transport.tls import tls_error
 
-from ..support.raw import ECHO_RES, pack_response
+from ..support.raw import ECHO_RES, RawConnection, pack_response
+from ..support.scripted import SocketServer
 from ..support.waiting import wait_until
-from .tls import SUBJECTS, listening
+from .tls import SUBJECTS
 
 
 @pytest.fixture(params=SUBJECTS)
@@ -153,12 +153,12 @@ def test_plain_connection_to_a_tls_port_is_told_what_to_do(subject, stunnel):
 
 
 def test_plain_connection_that_is_answered_with_an_alert_gets_a_tls_error(subject):
-    def alert(sock: socket.socket) -> None:
-        sock.recv(100)
-        sock.sendall(b"\x15\x03\x01\x00\x02\x02\x46")
+    def alert(connection: RawConnection) -> None:
+        connection.sock.recv(100)
+        connection.sock.sendall(b"\x15\x03\x01\x00\x02\x02\x46")
 
-    with listening(alert) as address:
-        assert "gearmans://" in str(_refused(subject, address, None))
+    with SocketServer(alert) as server:
+        assert "gearmans://" in str(_refused(subject, server.address, None))
 
 
 @pytest.mark.parametrize("behaviour", ["silence", "end", "plain answer", "reset"])
@@ -166,22 +166,23 @@ def test_nothing_but_a_handshake_ever_leaves_for_a_server_that_has_not_shown_its
     """No silent fallback to plain TCP: everything that is sent in two attempts is recorded."""
     heard = []
 
-    def record(sock: socket.socket) -> None:
+    def record(connection: RawConnection) -> None:
+        sock = connection.sock
         data = sock.recv(65536)
         heard.append(data)
         if behaviour == "plain answer":
             sock.sendall(pack_response(ECHO_RES, b"gearman_pool"))
         elif behaviour == "reset":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            sock.close()
             return
         elif behaviour == "end":
             return
-        with contextlib.suppress(OSError):
-            while data:
-                data = sock.recv(65536)
-                heard.append(data)
+        while data:
+            data = sock.recv(65536)
+            heard.append(data)
 
-    with listening(record) as address, subject(address, tls.context(), connect_timeout=0.4) as opened:
+    with SocketServer(record) as server, subject(server.address, tls.context(), connect_timeout=0.4) as opened:
 
         def has_tried_twice() -> bool:
             # On a busy machine the time of an attempt can be over before it has sent anything.
@@ -189,7 +190,7 @@ def test_nothing_but_a_handshake_ever_leaves_for_a_server_that_has_not_shown_its
             return len([data for data in heard if data]) >= 2
 
         wait_until(has_tried_twice, 40, message=lambda: f"two attempts that send something: {len(heard)}")
-    # Records of TLS begin with 0x16 (a handshake) or 0x15 (an alert), and the port's own last visitor says nothing.
+    # Records of TLS begin with 0x16 (a handshake) or 0x15 (an alert).
     for data in heard:
         assert not data or data[0] in (0x15, 0x16)
         for word in (b"\0REQ", b"secret", b"upper", b"version"):

@@ -22,10 +22,10 @@ from gearman_pool.threads import callbacks
 from gearman_pool.threads.callbacks import MAX_THREADS, CallbackThreads
 from gearman_pool.threads.waiting import Promise
 
+from ..support.outcomes import wait_accepted, wait_up
 from ..support.steps import Steps
 from ..support.waiting import wait_until
 from ..support.workers import RawJob
-from .support import wait_accepted, wait_up
 
 
 @pytest.fixture

@@ -14,7 +14,10 @@ import pytest
 from gearman_pool import GearmanClient, GearmanWorker
 from gearman_pool.events import ConnectionClosed
 
+from ..support.figures import figure
+from ..support.hanging import HANGING
 from ..support.listening import Keeping
+from ..support.processes import ROOT
 from ..support.raw import (
     CAN_DO,
     CAN_DO_TIMEOUT,
@@ -31,9 +34,8 @@ from ..support.raw import (
     pack_response,
 )
 from ..support.running import running
+from ..support.scripted import ScriptedServer
 from ..support.waiting import wait_until
-from .scripted import ScriptedServer
-from .support import HANGING, ROOT, figure
 
 
 def _echo_worker(*servers: str, **options) -> GearmanWorker:
@@ -147,18 +149,11 @@ def test_server_that_stops_hanging_is_served(gearmands):
 
 
 _HANGING_RESOLVER = """
-import json, socket, sys, threading
+import json, sys
 import gearman_pool
+from tests.support.hanging import let_resolver_hang
 
-real, asked = socket.getaddrinfo, []
-
-def getaddrinfo(host, *arguments, **options):
-    if host == "hangs.example.org":
-        asked.append(host)
-        threading.Event().wait()
-    return real(host, *arguments, **options)
-
-socket.getaddrinfo = getaddrinfo
+asked = let_resolver_hang("hangs.example.org")
 servers = ["hangs.example.org", sys.argv[1]]
 worker = gearman_pool.GearmanWorker(servers, connect_timeout=0.3, reconnect_backoff=(0.02, 0.1))
 worker.register_task("echo", lambda job: job.data)
@@ -271,7 +266,7 @@ def test_garbage_closes_its_connection_and_no_other_and_the_worker_comes_back(ge
             assert held.result(10) == b"held"
             stats = worker.stats()
             assert stats.servers[1].state == "UP"
-            assert stats.connections_opened == 1 + bad.connected
+            assert stats.connections_opened == 1 + len(bad.connections)
 
 
 # ---- versions ------------------------------------------------------------------------------------------------------
@@ -315,5 +310,5 @@ def test_server_is_told_of_a_time_limit_only_if_its_version_can_bear_it_and_has_
         worker.register_task("task", lambda job: job.data[::-1], timeout=30)
         with running(worker):
             assert done.wait(10)
-        assert server.connected == 1
+        assert len(server.connections) == 1
     assert abilities == [ability]

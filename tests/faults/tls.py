@@ -1,12 +1,9 @@
-"""What the tests of TLS share: certificates, a port of one's own, and the three that connect to one."""
+"""What the tests of TLS share: certificates, and the three that connect to a port."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +19,7 @@ from ..support.gearmand import RunningServer
 from ..support.running import running
 from ..support.waiting import wait_until
 
-__all__ = ["SUBJECTS", "Subject", "TLSFiles", "listening"]
+__all__ = ["SUBJECTS", "Subject", "TLSFiles"]
 
 
 class TLSFiles(NamedTuple):
@@ -52,31 +49,6 @@ class TLSFiles(NamedTuple):
     def context_with_certificate(self) -> ssl.SSLContext:
         """The same, with the client's own certificate."""
         return make_ssl_context(self.ca_file, self.cert_file, self.key_file)
-
-
-@contextlib.contextmanager
-def listening(serve: Callable[[socket.socket], object]) -> Iterator[str]:
-    """Serve each connection to a port with ``serve(socket)``, one after the other."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        stopping = threading.Event()
-
-        def run() -> None:
-            while True:
-                sock, _ = listener.accept()
-                with sock:
-                    if stopping.is_set():
-                        return
-                    sock.settimeout(10)
-                    serve(sock)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            stopping.set()
-            socket.create_connection(listener.getsockname(), 10).close()
-            thread.join(15)
 
 
 class Subject:

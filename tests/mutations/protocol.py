@@ -8,9 +8,11 @@ _VALUES = "gearman_pool/protocol/values.py"
 _LIMITS = "gearman_pool/protocol/limits.py"
 _PACKETS = "gearman_pool/protocol/packets.py"
 _SESSION = "gearman_pool/protocol/client.py"
+_REPLIES = "gearman_pool/protocol/session.py"
 _TESTS_PACKETS = "tests/protocol/test_packets.py::"
 _TESTS_VALUES = "tests/protocol/test_values.py::"
 _OUTCOMES = "tests/conformance/test_outcomes.py::"
+_TESTS_SESSION = "tests/protocol/test_session.py::"
 _CORPUS = "tests/faults/test_fuzz.py::test_corpus_gives_the_same_events_whole_and_byte_by_byte_or_a_protocol_error"
 _LONGEST = _TESTS_VALUES + "test_longest_names_are_those_that_the_documents_promise"
 
@@ -171,8 +173,32 @@ MUTATIONS = [
         breaks="The client of a job whose worker raised waits for ever, unless it asked for exceptions.",
     ),
     Mutation(
+        name="session-goes-on-behind-garbage",
+        file=_REPLIES,
+        old="        if self.failure is not None:\n            raise self.failure\n",
+        new="",
+        tests=(_TESTS_SESSION + "test_what_does_not_fit_ends_the_session_and_what_came_before_counts",),
+        breaks="What comes behind an answer that is in doubt is believed: a job has the result of another.",
+    ),
+    Mutation(
+        name="last-argument-of-a-reply-ends-at-a-nul",
+        file=_REPLIES,
+        old="events.append((REPLY, token, split_arguments(command, body)))",
+        new='events.append((REPLY, token, body.split(b"\\0")))',
+        tests=(_TESTS_SESSION + "test_replies_are_given_to_the_requests_in_their_order",),
+        breaks="An answer that lacks arguments is taken for whole, and one with a NUL has too many.",
+    ),
+    Mutation(
+        name="error-packet-in-place-of-a-line-is-refused",
+        file=_REPLIES,
+        old="        elif command == Command.ERROR:\n",
+        new="        elif command == Command.ERROR and expected > 0:\n",
+        tests=(_TESTS_SESSION + "test_replies_are_given_to_the_requests_in_their_order",),
+        breaks="A server that refuses a text command, or a background job, with a packet loses its connection for it.",
+    ),
+    Mutation(
         name="line-that-begins-where-none-is-due-is-waited-for",
-        file="gearman_pool/protocol/session.py",
+        file=_REPLIES,
         old="        if not self._decoder.in_line:\n            return\n",
         new="        return\n",
         tests=("tests/protocol/test_client.py::test_line_that_nobody_asked_for_is_refused_before_its_end",),

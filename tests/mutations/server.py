@@ -10,6 +10,7 @@ _EMBEDDED = "gearman_pool/testing/server.py"
 _MACHINE = "tests/protocol/test_server.py::"
 _DUTIES = "tests/conformance/test_server_duties.py::"
 _UNIQUES = "tests/conformance/test_uniques.py::"
+_TESTS_QUEUES = "tests/protocol/test_queues.py::"
 _TESTS_EMBEDDED = "tests/testing/test_server.py::"
 
 MUTATIONS = [
@@ -88,6 +89,46 @@ MUTATIONS = [
         new="        self._queue(job)\n",
         tests=(_MACHINE + "test_worker_that_goes_gives_its_jobs_to_the_next_and_status_starts_anew",),
         breaks="The oldest job waits longest.",
+    ),
+    Mutation(
+        name="jobs-due-at-one-moment-come-last-first",
+        file=_QUEUES,
+        old="        order = self._live[item] = next(self._order)\n",
+        new="        order = self._live[item] = -next(self._order)\n",
+        tests=(_TESTS_QUEUES + "test_agenda_gives_what_is_due_earliest_first_and_equals_in_their_order",),
+        breaks="Of the jobs that are delayed to one moment the last one runs first.",
+    ),
+    Mutation(
+        name="moment-that-was-changed-still-counts",
+        file=_QUEUES,
+        old="self._live.get(self._heap[0][2]) != self._heap[0][1]:",
+        new="self._heap[0][2] not in self._live:",
+        tests=(_TESTS_QUEUES + "test_what_is_put_on_the_agenda_again_is_due_at_the_new_moment_alone",),
+        breaks="A job that another worker has taken over is taken from that one when the first one's time is over.",
+    ),
+    Mutation(
+        name="attempts-of-a-job-are-not-counted",
+        file=_QUEUES,
+        old="        job.retries += 1\n",
+        new="        job.retries = 1\n",
+        tests=(_TESTS_QUEUES + "test_job_that_lost_its_worker_is_the_next_of_its_priority_and_starts_anew",),
+        breaks="A job that kills its workers is given to one after the other for ever, whatever job_retries says.",
+    ),
+    Mutation(
+        name="job-of-a-lost-worker-still-runs",
+        file=_QUEUES,
+        old="        job.function.running -= 1\n",
+        new="",
+        tests=(_TESTS_QUEUES + "test_job_that_lost_its_worker_is_the_next_of_its_priority_and_starts_anew",),
+        breaks="The status counts jobs as running that wait.",
+    ),
+    Mutation(
+        name="forgotten-jobs-take-room-in-the-history",
+        file=_QUEUES,
+        old="        self._ended.clear()\n        self._size = 0\n",
+        new="        self._ended.clear()\n",
+        tests=(_TESTS_QUEUES + "test_cleared_history_has_room_for_as_much_as_a_new_one",),
+        breaks="After clear() a test does not find the jobs that have ended since.",
     ),
     Mutation(
         name="noop-for-workers-that-are-awake",

@@ -13,7 +13,7 @@ from gearman_pool.errors import JobException, JobFailed
 from ..support.processes import find_program
 from ..support.running import running
 from ..support.waiting import wait_until
-from .support import CLIENTS, WORKERS, ForeignWorker, start_client, tool
+from .foreign import CLIENTS, WORKERS, ForeignWorker, start_client, tool
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from gearman_pool import GearmanClient, JSONEncoder
 
 from ..support.raw import SUBMIT_JOB, WORK_COMPLETE, WORK_DATA, WORK_STATUS
 from ..support.waiting import wait_until
-from .support import Program
+from .running import Program
 
 FINISHED = r"Job [0-9a-f]{32} finished!  Result: (\w+) - (.*)"
 

@@ -1,4 +1,4 @@
-"""Child processes that end with the test run."""
+"""Child processes that end with the test run, or by a deadline."""
 
 from __future__ import annotations
 
@@ -6,16 +6,30 @@ import atexit
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from .programs import find_program
 
-__all__ = ["REQUIRE_REAL", "ChildProcess", "find_program", "handler_before_python"]
+__all__ = [
+    "REQUIRE_REAL",
+    "ROOT",
+    "ChildProcess",
+    "Ended",
+    "find_program",
+    "handler_before_python",
+    "run_program",
+    "tied_to_us",
+]
+
+#: The folder of the whole project.
+ROOT = Path(__file__).resolve().parents[2]
 
 #: True when a missing server, tool or compiler must fail the tests that need it, not skip them.
 REQUIRE_REAL = os.environ.get("GEARMAN_POOL_REQUIRE_REAL", "") not in ("", "0")
@@ -43,19 +57,25 @@ def handler_before_python(folder: Path) -> dict[str, str]:
     return {"LD_PRELOAD": str(library)}
 
 
+def tied_to_us(command: Sequence[str]) -> list[str]:
+    """How a program is started that the kernel kills when the thread that starts it dies, by whatever cause.
+
+    It takes util-linux's setpriv. Only the main thread asks for that, because others end earlier.
+    """
+    setpriv = find_program("setpriv")
+    tied = setpriv and threading.current_thread() is threading.main_thread()
+    return [*([setpriv, "--pdeathsig", "KILL"] if tied else []), *command]
+
+
 class ChildProcess:
     """A child process whose output goes to a file, and which dies with this process as far as the system allows.
 
-    At the interpreter's end it is killed. Where util-linux's setpriv is there, the kernel kills it too when the
-    thread that started it dies by whatever cause; only the main thread asks for that, because others end earlier.
+    At the interpreter's end it is killed, and see `tied_to_us`.
     """
 
     def __init__(
         self, command: Sequence[str], log: Path | None = None, environment: Mapping[str, str] | None = None
     ) -> None:
-        setpriv = find_program("setpriv")
-        if setpriv and threading.current_thread() is threading.main_thread():
-            command = [setpriv, "--pdeathsig", "KILL", *command]
         self._own_log = log is None
         if log is None:
             descriptor, name = tempfile.mkstemp(prefix="gearman-pool-test-", suffix=".log")
@@ -64,7 +84,7 @@ class ChildProcess:
         self.log_path = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                command,
+                tied_to_us(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -118,3 +138,47 @@ def _end_all() -> None:
     if os.getpid() == _owner:
         for child in list(_running):
             child.close()
+
+
+class Ended(NamedTuple):
+    """How a program ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def run_program(arguments: Sequence[str], deadline: float) -> Ended:
+    """Run this Python with these arguments; after ``deadline`` seconds kill it, and all that it forked, and fail."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=deadline)
+    except subprocess.TimeoutExpired:
+        # SIGABRT first: it makes faulthandler print where every thread stands.
+        process.send_signal(signal.SIGABRT)
+        try:
+            output, errors = process.communicate(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+        raise AssertionError(f"no end within {deadline:g} s: {arguments}\n{output}\n{errors}") from None
+    finally:
+        # What it forked stays in its session; nothing of it may outlive the test.
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.stdout.close()
+        process.stderr.close()
+        process.wait()
+    return Ended(process.returncode, output, errors)

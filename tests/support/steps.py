@@ -11,39 +11,56 @@ from typing import Any
 
 import gearman_pool
 
-__all__ = ["Steps"]
+__all__ = ["Line", "Lines", "Steps"]
 
-_PACKAGE = str(Path(gearman_pool.__file__).parent)
+PACKAGE = Path(gearman_pool.__file__).parent
+
+#: A file's name and the number of a line in it.
+Line = tuple[str, int]
 
 
-class Steps:
-    """Makes a call just before the ``step``-th line of the package's code, counted from 1, that the traced thread runs.
+class Lines:
+    """Tells of each line of the package's code, or of a folder of it, just before the traced thread runs it.
 
-    The call is made on that thread. ``trace`` is for `threading.settrace`, where it is the package that starts it.
+    ``on_line`` is called on that thread, and what it calls is not traced. ``trace`` is for `threading.settrace`, where
+    it is the package that starts the thread.
     """
 
-    def __init__(self, step: int, call: Callable[[], object]) -> None:
-        self.reached = threading.Event()
-        self._step = step
-        self._call = call
-        self._count = 0
+    def __init__(self, on_line: Callable[[Line], object], folder: Path = PACKAGE) -> None:
+        self._on_line = on_line
+        self._folder = str(folder)
 
     def trace(self, frame: FrameType, event: str, argument: object) -> Any:
-        """Count a line."""
-        if self.reached.is_set() or not frame.f_code.co_filename.startswith(_PACKAGE):
+        """Tell of a line."""
+        path = frame.f_code.co_filename
+        if not path.startswith(self._folder):
             return None
         if event == "line":
-            self._count += 1
-            if self._count == self._step:
-                # First: what the call starts is not to be traced.
-                self.reached.set()
-                self._call()
+            self._on_line((Path(path).name, frame.f_lineno))
         return self.trace
 
     def run(self, call: Callable[[], object]) -> object:
-        """Make a call whose steps are counted."""
+        """Make a call whose lines are told of."""
+        before = sys.gettrace()
         sys.settrace(self.trace)
         try:
             return call()
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
+
+
+class Steps(Lines):
+    """Makes a call just before the ``step``-th line, counted from 1, that the traced thread runs."""
+
+    def __init__(self, step: int, call: Callable[[], object]) -> None:
+        super().__init__(self._count)
+        self.reached = threading.Event()
+        self._left = step
+        self._call = call
+
+    def _count(self, line: Line) -> None:
+        self._left -= 1
+        if self._left == 0:
+            # First: what the call starts may come here as well.
+            self.reached.set()
+            self._call()

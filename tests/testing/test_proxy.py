@@ -13,7 +13,7 @@ from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost, ProtocolError, ServerUnavailable
 from gearman_pool.testing import FaultProxy
 
-from ..faults.support import wait_up
+from ..support.outcomes import wait_up
 from ..support.raw import ECHO_REQ, ECHO_RES, OPTION_REQ, Closed, RawConnection, pack, pack_response
 from ..support.waiting import wait_until
 

@@ -7,7 +7,7 @@ import weakref
 
 from gearman_pool.threads import lifecycle
 
-from ..faults.support import run_program
+from ..support.processes import run_program
 
 
 class _Living:

@@ -16,9 +16,11 @@ from gearman_pool.errors import ConnectionError, ConnectTimeout, TLSError  # noq
 from gearman_pool.options import ServerAddress
 from gearman_pool.transport.connector import connect
 
-from ..faults.support import deaf_port
-from ..faults.tls import TLSFiles, listening
+from ..faults.tls import TLSFiles
 from ..support.gearmand import free_port
+from ..support.hanging import deaf_port
+from ..support.raw import RawConnection
+from ..support.scripted import SocketServer
 
 
 @contextlib.contextmanager
@@ -160,11 +162,11 @@ def test_certificate_that_was_refused_is_told_though_nobody_listens_on_the_names
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.server.configure_cert(context)
 
-    def shake_hands(sock: socket.socket) -> None:
+    def shake_hands(connection: RawConnection) -> None:
         with pytest.raises(ssl.SSLError):
-            context.wrap_socket(sock, server_side=True)
+            context.wrap_socket(connection.sock, server_side=True)
 
-    with listening(shake_hands) as address:
-        asked = ServerAddress("two.example.org", int(address.rpartition(":")[2]), tls.context())
+    with SocketServer(shake_hands) as server:
+        asked = ServerAddress("two.example.org", server.port, tls.context())
         with pytest.raises(TLSError, match="Hostname mismatch"):
             connect(asked, 10.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,8 @@ import gearman_pool.transport
 from gearman_pool import GearmanClient
 from gearman_pool.errors import ConnectionLost
 
-from ..conformance.silent import SilentServer
+from ..support.scripted import SilentServer
+from ..support.steps import Lines
 from ..support.waiting import wait_until
 
 _TRANSPORT = Path(gearman_pool.transport.__file__).parent
@@ -48,20 +48,7 @@ def _in_thread(call, timeout=10):
 
 def _trace(call, on_line):
     """Make a call, and tell of each line of the transport that it comes to."""
-
-    def trace(frame, event, _argument):
-        if Path(frame.f_code.co_filename).parent != _TRANSPORT:
-            return None
-        if event == "line":
-            on_line((Path(frame.f_code.co_filename).name, frame.f_lineno))
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
+    Lines(on_line, _TRANSPORT).run(call)
 
 
 def test_job_that_comes_at_any_moment_of_anothers_sending_needs_no_io_thread():

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from ..faults.support import figure, run_program
-from .support import PROGRAMS, need
+from ..support.figures import figure
+from ..support.processes import run_program
+from .applications import PROGRAMS, need
 
 
 @pytest.mark.slow

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ..faults.support import figure
+from ..support.figures import figure
 from ..support.waiting import wait_until
-from .support import EXAMPLES, PROGRAMS, Load, ask, gunicorn, need
+from .applications import EXAMPLES, PROGRAMS, Load, ask, gunicorn, load_while_a_server_is_away, need
 
 KINDS = {"sync": (), "gthread": ("--threads", "8"), "gevent": ()}
 
@@ -40,26 +40,11 @@ def test_no_request_hangs_and_every_answer_is_right_while_a_server_is_killed_and
 ):
     first, second = gearmands(), gearmands()
     c_workers(second)
-    workers_of_first = c_workers(first)
     options = ["--worker-class", kind, *KINDS[kind], *(["--preload"] if preload else [])]
     folder = PROGRAMS if module == "shared_client" else EXAMPLES
     servers = [first.address, second.address]
     application = gunicorn(folder, module, servers, tmp_path / "log", *options, MAX_RETRIES=str(max_retries))
-    load = Load(application)
-    try:
-        # Both processes are connected to both servers, and jobs are on their way.
-        wait_until(lambda: first.connections() >= 3, 30, message=lambda: f"clients: {first.text('workers')}")
-        load.wait_for_answers(50)
-        first.kill()
-        workers_of_first.close()
-        load.wait_for_answers(50)
-        first.start()
-        c_workers(first)
-        wait_until(lambda: first.connections() >= 3, 30, message=lambda: f"clients: {first.text('workers')}")
-        load.wait_for_answers(50)
-        load.stop()
-    finally:
-        log = application.close()
+    load, log = load_while_a_server_is_away(application, first, c_workers)
     figure(f"{module}, {kind}: {dict(load.outcomes)}, longest {load.longest:.2f} s")
     assert set(load.outcomes) <= ({"right"} if max_retries else {"right", "ConnectionLost"}), log[-3000:]
     assert load.longest < 10

@@ -11,9 +11,9 @@ import signal
 
 import pytest
 
-from ..faults.support import figure
+from ..support.figures import figure
 from ..support.waiting import wait_until
-from .support import PROGRAMS, Load, ask, need, uwsgi
+from .applications import PROGRAMS, Load, ask, load_while_a_server_is_away, need, uwsgi
 
 
 @pytest.fixture(autouse=True)
@@ -27,23 +27,9 @@ def test_no_request_hangs_and_every_answer_is_right_while_a_server_is_killed_and
 ):
     first, second = gearmands(), gearmands()
     c_workers(second)
-    workers_of_first = c_workers(first)
     servers = [first.address, second.address]
     application = uwsgi(PROGRAMS, "shared_client", servers, tmp_path / "log", *options.split(), MAX_RETRIES="2")
-    load = Load(application)
-    try:
-        wait_until(lambda: first.connections() >= 3, 30, message=lambda: f"clients: {first.text('workers')}")
-        load.wait_for_answers(50)
-        first.kill()
-        workers_of_first.close()
-        load.wait_for_answers(50)
-        first.start()
-        c_workers(first)
-        wait_until(lambda: first.connections() >= 3, 30, message=lambda: f"clients: {first.text('workers')}")
-        load.wait_for_answers(50)
-        load.stop()
-    finally:
-        log = application.close()
+    load, log = load_while_a_server_is_away(application, first, c_workers)
     figure(f"{options}: {dict(load.outcomes)}, longest {load.longest:.2f} s")
     assert set(load.outcomes) == {"right"}, log[-3000:]
     assert load.longest < 10

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.faults.scripted import ScriptedServer
 from tests.support.raw import SUBMIT_JOB_BG
+from tests.support.scripted import ScriptedServer
 from tests.support.waiting import wait_until
 
 from ..running import Running, run
@@ -140,7 +140,7 @@ def test_version_shows_the_program_and_the_servers(gearmand):
 
 
 def test_version_of_a_server_that_was_built_without_it_is_shown_as_unknown():
-    with ScriptedServer(lambda connection, packet: None, texts={b"version": b"OK \n", b"getpid": b"OK 7\n"}) as server:
+    with ScriptedServer(texts={b"version": b"OK \n", b"getpid": b"OK 7\n"}) as server:
         rows = json.loads(run("version", "--json", server=server).stdout)
         table = run("version", server=server).stdout.decode().splitlines()
     assert rows[1] == {"server": server.address, "version": None, "pid": "7"}

@@ -11,16 +11,27 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from ..support.gearmand import free_port
+from ..support.gearmand import Gearmand, free_port
 from ..support.processes import ChildProcess
 from ..support.waiting import wait_until
+from ..support.workers import CWorker
 
-__all__ = ["EXAMPLES", "PROGRAMS", "Application", "Load", "ask", "gunicorn", "need", "uwsgi"]
+__all__ = [
+    "EXAMPLES",
+    "PROGRAMS",
+    "Application",
+    "Load",
+    "ask",
+    "gunicorn",
+    "load_while_a_server_is_away",
+    "need",
+    "uwsgi",
+]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -157,3 +168,33 @@ class Load:
                 self.outcomes[outcome] += 1
                 if process is not None:
                     self.processes.add(process)
+
+
+def load_while_a_server_is_away(
+    application: Application, server: Gearmand, c_workers: Callable[..., CWorker]
+) -> tuple[Load, str]:
+    """Have the application asked before, while and after a server of its own, with its worker, is dead.
+
+    Ends the application. Returns what its answers were, and its log.
+    """
+
+    def wait_until_used() -> None:
+        # Both processes are connected, and so is the worker.
+        wait_until(lambda: server.connections() >= 3, 30, message=lambda: f"clients: {server.text('workers')}")
+
+    try:
+        worker = c_workers(server)
+        load = Load(application)
+        wait_until_used()
+        load.wait_for_answers(50)
+        server.kill()
+        worker.close()
+        load.wait_for_answers(50)
+        server.start()
+        c_workers(server)
+        wait_until_used()
+        load.wait_for_answers(50)
+        load.stop()
+    finally:
+        log = application.close()
+    return load, log
