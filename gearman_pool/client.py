@@ -133,7 +133,6 @@ class GearmanClient(PythonGearmanClient):
             addresses,
             self.options,
             partial(_connection_for, connections, weakref.ref(self)),
-            self._submitting.decode,
             self.random_unique_bytes,
         )
 

@@ -410,7 +410,7 @@ class EagerClient(GearmanClient):
 
     def _new_engine(self, addresses: tuple[ServerAddress, ...]) -> ClientEngine:
         found = self._connection
-        return _Dispatcher(addresses, self.options, found, self._submitting.decode, self.random_unique_bytes)
+        return _Dispatcher(addresses, self.options, found, self.random_unique_bytes)
 
     # ---- tasks -----------------------------------------------------------------------------------------------------
 

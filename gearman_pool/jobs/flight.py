@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..constants import JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
+from ..constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from ..protocol.client import DATA, STATUS, ClientSession
 from ..protocol.commands import Command
 from ..threads.callbacks import CallbackThreads, Mailbox
-from ..threads.outcome import Outcome
+from ..threads.outcome import Audience, Outcome
 from .job import GearmanJob, GearmanJobRequest
 from .views import JobUpdate, as_text
 
@@ -60,6 +60,7 @@ class Flight(Outcome):
     # What a job rarely has stands on the class until it is there, and costs neither time nor memory then.
     __slots__ = (
         "_client",
+        "_decodes",
         "_payload",
         "_task",
         "_timer",
@@ -90,7 +91,8 @@ class Flight(Outcome):
         payload: bytes,
         key: bytes | None,
         unique_given: bool,
-        recover: bool = True,
+        recover: bool,
+        decode: Callable[[Any], Any] | None,
     ) -> None:
         super().__init__()
         self.request: GearmanJobRequest = request
@@ -108,6 +110,9 @@ class Flight(Outcome):
         self._payload: bytes | None = payload
         self._timer: Timer | None = None
         self._undecoded = False
+        self._decodes = decode is not None
+        if decode is not None:
+            request._decode = decode
         request._future = self
 
     @property
@@ -120,12 +125,6 @@ class Flight(Outcome):
         """Task and unique, as events and errors tell them."""
         job = self.request.gearman_job
         return as_text(job.task), as_text(job.unique)
-
-    def wait_done(self, timeout: float | None) -> bool:
-        """Wait until it is done: see `Outcome.wait_done`; raise where the caller must not wait."""
-        if self.engine is not None:
-            self.engine.before_waiting(self)
-        return super().wait_done(timeout)
 
     def watch(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until something is so: see `Outcome.watch`; raise where the caller must not wait."""
@@ -153,16 +152,11 @@ class Flight(Outcome):
         """Return what its packet holds, and let go of the payload if the job can be sent only once."""
         request = self.request
         key = self.key
-        unique = key if type(key) is bytes else to_bytes(request.gearman_job.unique)
-        arguments = self.arguments(unique)
-        if request.max_connection_attempts == 1:
-            self._payload = None
-        return arguments
-
-    def arguments(self, unique: bytes) -> tuple[bytes, ...]:
-        """Return what its packet holds, with this unique."""
+        unique = key if type(key) is bytes else request.gearman_job.unique.encode("utf-8", "surrogateescape")
         payload = self._payload
         assert payload is not None
+        if request.max_connection_attempts == 1:
+            self._payload = None
         epoch = self._epoch
         return (self._task, unique, payload) if epoch is None else (self._task, unique, epoch, payload)
 
@@ -195,8 +189,8 @@ class Flight(Outcome):
         if self._watchers:
             self.tell_watchers()
 
-    def depart_again(self, unique: str | None) -> bytes:
-        """Note that it is sent once more, under a new unique if one is given; return the unique for its packet."""
+    def depart_again(self, unique: str | None) -> tuple[bytes, ...]:
+        """Note that it is sent once more, under a new unique if one is given; return what its packet holds."""
         request = self.request
         job = request.gearman_job
         if unique is not None:
@@ -206,7 +200,11 @@ class Flight(Outcome):
         request.connection_attempts += 1
         job.handle = None
         self.connection = None
-        return to_bytes(job.unique)
+        payload = self._payload
+        assert payload is not None
+        epoch = self._epoch
+        wire_unique = to_bytes(job.unique)
+        return (self._task, wire_unique, payload) if epoch is None else (self._task, wire_unique, epoch, payload)
 
     def unsend(self) -> bool:
         """Take the last attempt back: it never left. Return whether no other one did."""
@@ -214,11 +212,17 @@ class Flight(Outcome):
         request.connection_attempts = max(0, request.connection_attempts - 1)
         return request.connection_attempts == 0
 
-    def end(self, state: str) -> None:
-        """Note that the engine is done with it, and hold nothing any more. Its outcome is set after this."""
+    def end(self, state: str, result: Any = None) -> None:
+        """Note that the engine is done with it, and hold nothing any more. Its outcome is set after this.
+
+        The result of a complete job is kept as it came; whoever asks for it decodes it.
+        """
         self.ended = True
         request = self.request
         if request.state != state:
+            if state == JOB_COMPLETE:
+                request.result_data = result
+                self._undecoded = self._decodes
             request._move(state)
         if self._timer is not None:
             self._timer.cancel()
@@ -237,20 +241,17 @@ class Flight(Outcome):
         """Note that it was lost with its connection."""
         self.request.connection_failed = True
 
-    def let_go(self) -> None:
-        """Refer to the client no more."""
+    def settle(self) -> Audience | None:
+        """Refer to the client no more, for there is an outcome; return, once, who is to be told of it."""
         self._client = None
+        audience, self._audience = self._audience, None
+        return audience
 
     # ---- what comes for it -----------------------------------------------------------------------------------------
 
     def limit(self, timer: Timer) -> None:
         """Have its time limit cancelled at its end."""
         self._timer = timer
-
-    def take_result(self, payload: bytes, decode: bool) -> None:
-        """Keep the result as it came. Whoever asks for it decodes it."""
-        self.request.result_data = payload
-        self._undecoded = decode
 
     def take_exception(self, data: bytes) -> None:
         """Keep what the worker said of its exception."""

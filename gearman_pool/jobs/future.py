@@ -200,6 +200,8 @@ class JobFuture(Flight):
 
     def _wait(self, timeout: float | None) -> None:
         """Wait until the job is done."""
+        if self.engine is not None:
+            self.engine.before_waiting(self)
         if not self.wait_done(timeout):
             raise self._timeout(timeout)
 

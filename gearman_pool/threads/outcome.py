@@ -11,8 +11,8 @@ Two things differ from the standard library's class, both on purpose:
 
 It also takes a third of the memory: what is rarely used is made when it is used.
 
-Threads: `done`, `cancelled`, `wait_done` and `watch` are for any thread; `resolve`, `replace_guard` and `take_audience`
-for the one that has the outcome; `tell_waiters` and `call_back` for callback threads, because they run others' code.
+Threads: `done`, `cancelled`, `wait_done` and `watch` are for any thread; `resolve` and `replace_guard` for the one that
+has the outcome; `tell_waiters` and `call_back` for callback threads, because they run others' code.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Outcome(concurrent.futures.Future[Any]):
     """What callers wait for. Set once, by `resolve`.
 
     ``_condition`` guards ``_state``, ``_result``, ``_exception``, ``_done_callbacks`` and ``_waiters`` (the standard
-    library's names); ``_audience`` is written with them, and belongs to who has resolved it. ``_blocked`` and
+    library's names); ``_audience`` is written with them, and then belongs to who has resolved it. ``_blocked`` and
     ``_watchers`` are lists of callers' own locks, changed by single operations. What is read for every job stands in
     slots, which is cheapest up to Python 3.11; what one rarely has stands on the class until it is there.
     """
@@ -191,11 +191,6 @@ class Outcome(concurrent.futures.Future[Any]):
         if self._watchers:
             release(self._watchers)
         return True
-
-    def take_audience(self) -> Audience | None:
-        """Return, once, who is to be told of the outcome; None if there is nobody."""
-        audience, self._audience = self._audience, None
-        return audience
 
     def replace_guard(self) -> None:
         """Give it a new lock, because the old one was left taken by a caller that was interrupted, or by a fork."""

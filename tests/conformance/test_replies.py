@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from gearman_pool import GearmanClient
-from gearman_pool.client import PingQuery, StatusQuery
+from gearman_pool.engine.asking import Question
 from gearman_pool.errors import ConnectionLost, GearmanError, QueueFull
 from gearman_pool.protocol.commands import Command
 from gearman_pool.protocol.packets import pack
@@ -67,7 +67,7 @@ def test_refused_jobs_between_others_fail_alone(server, client, admin, echo_work
         payload = b"%d" % number
         futures.append((payload, client.submit("full" if number % 3 == 1 else "echo", payload)))
         if number % 50 == 0:
-            client._engine.ask(None, pack(Command.ECHO_REQ, b"x"), Command.ECHO_RES, PingQuery(), 5)
+            client._engine.ask(None, pack(Command.ECHO_REQ, b"x"), Command.ECHO_RES, Question(print), 5)
     for number, (payload, future) in enumerate(futures):
         if number % 3 == 1:
             error = future.exception(20)
@@ -196,7 +196,7 @@ def test_request_that_the_server_never_answers_costs_the_connection_and_mixes_no
         client.ping()
         running = client.submit("raw")
         raw_worker.next_job()
-        query = StatusQuery(server.address, "h" * 70, None)
+        query = Question(print)
         client._engine.ask(None, packet, reply, query, 5)
         # The next answer shows that one is missing: nothing on that connection can be trusted any more.
         assert isinstance(running.exception(15), ConnectionLost)

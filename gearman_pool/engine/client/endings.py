@@ -59,7 +59,7 @@ class Endings:
             error.task, error.unique = flight.names
             if error.server is None and flight.connection is not None:
                 error.server = flight.connection.server.name
-        flight.end(state)
+        flight.end(state, result)
         if self._tells_finished:
             self._tell_finished(flight, error)
         self._resolve(flight, outcome, result, error)
@@ -109,8 +109,7 @@ class Endings:
 
     def _resolved(self, flight: Flight) -> None:
         """Let go of a future that has its outcome, and tell of it whoever wants to be told."""
-        flight.let_go()
-        audience = flight.take_audience()
+        audience = flight.settle()
         if audience is None:
             return
         waiters, callbacks = audience

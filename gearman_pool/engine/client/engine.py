@@ -64,7 +64,6 @@ class ClientEngine(Engine[ClientSession]):
         addresses: The servers.
         options: The client's options.
         place_of: Makes what users see of a server, as `GearmanJob.connection`.
-        decode: The encoder's; None if results are the bytes themselves.
         unique_bytes: How many random bytes a unique that is made up stands for.
     """
 
@@ -73,7 +72,6 @@ class ClientEngine(Engine[ClientSession]):
         addresses: tuple[ServerAddress, ...],
         options: ClientOptions,
         place_of: Callable[[ServerAddress], Any],
-        decode: Callable[[Any], Any] | None,
         unique_bytes: int,
     ) -> None:
         new_session = partial(ClientSession, options.max_packet_size)
@@ -88,7 +86,6 @@ class ClientEngine(Engine[ClientSession]):
         self._place_of = place_of
         # What users see of each server, once a job was accepted there. The I/O thread's.
         self._places: dict[Server, Any] = {}
-        self._decodes = decode is not None
         wanted = self.announcer.wanted
         self._tells_accepted = JobAccepted in wanted
         self._tells_updated = JobUpdated in wanted
@@ -268,7 +265,7 @@ class ClientEngine(Engine[ClientSession]):
         if flight.resolve(FINISHED, None, error, 0):
             flight.lose()
             flight.break_off()
-            flight.let_go()
+            flight.settle()
 
     # ==== THE I/O THREAD ============================================================================================
 
@@ -361,7 +358,6 @@ class ClientEngine(Engine[ClientSession]):
             self.counters.late_packets += 1
             return
         self.counters.jobs_completed += 1
-        flight.take_result(payload, self._decodes)
         self._finish(flight, JOB_COMPLETE, payload, None)
 
     def _failed(self, flight: Flight) -> None:
@@ -450,10 +446,10 @@ class ClientEngine(Engine[ClientSession]):
         request = flight.request
         # The old unique may belong to a zombie: a job that the server forgets as soon as a worker takes it.
         fresh = None if flight.unique_given or request.background else self.uniques.new()
-        unique = flight.depart_again(fresh)
+        arguments = flight.depart_again(fresh)
         self.counters.jobs_retried += 1
         self.announcer.tell(JobRetried(error.server, *flight.names, request.connection_attempts, str(error)))
-        packet = pack(flight.command, *flight.arguments(unique))
+        packet = pack(flight.command, *arguments)
         self._reroute((packet, submit_reply(request.background), flight), flight)
 
     def on_unroutable(self, entry: Entry, error: GearmanError) -> None:

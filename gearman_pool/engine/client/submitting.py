@@ -35,7 +35,6 @@ class Submitting:
 
     Attributes:
         engine: Where futures are submitted. Set by the client, and replaced in the child of a fork, by its one thread.
-        decode: How results become objects; None if they are the bytes themselves.
     """
 
     engine: ClientEngine
@@ -44,7 +43,7 @@ class Submitting:
         self._options = options
         self._encoder = encoder
         self._plain = encoder is BytesEncoder or encoder is NoopEncoder
-        self.decode: Callable[[Any], Any] | None = None if self._plain else encoder.decode
+        self._decode: Callable[[Any], Any] | None = None if self._plain else encoder.decode
         # Changed by any thread, by single operations; one that is lost is encoded once more.
         self._tasks: dict[Any, bytes] = {}
         self._warned_of_unique = False
@@ -76,9 +75,7 @@ class Submitting:
                 job.unique = key.decode("utf-8", "surrogateescape")
             if not self._warned_of_unique and len(self.engine.pool.wanted) > 1:
                 self._warn_of_unique()
-        if self.decode is not None:
-            request._decode = self.decode
-        return JobFuture(request, client, command, wire_task, payload, key, unique_given, recover)
+        return JobFuture(request, client, command, wire_task, payload, key, unique_given, recover, self._decode)
 
     def _encode_task(self, task: str | bytes) -> bytes:
         wire_task = encode_task(task, self._options.prefix)
