@@ -9,13 +9,14 @@ from .connection import GearmanConnection
 from .encoders import BytesEncoder, DataEncoder, NoopEncoder
 from .jobs.job import GearmanJob, GearmanJobRequest
 from .threads.waiting import Promise
-from .transport.pool import Query, ServerState
+from .transport.handler import Query
+from .transport.servers import ServerState
 
 if TYPE_CHECKING:
     from .errors import GearmanError
     from .settings.addresses import ServerAddress
     from .transport.connection import Connection
-    from .transport.pool import Server
+    from .transport.servers import Server
 
 __all__ = ["DataEncoder", "GearmanConnection", "GearmanConnectionManager", "NoopEncoder"]
 

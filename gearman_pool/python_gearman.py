@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .engine.client.engine import ClientEngine
     from .engine.client.submitting import Submitting
     from .jobs.future import JobFuture
-    from .transport.pool import Server
+    from .transport.servers import Server
 
 __all__ = ["GearmanConnection", "PythonGearmanClient"]
 

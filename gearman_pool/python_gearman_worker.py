@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .engine.worker.engine import WorkerEngine
     from .settings.addresses import ServerAddress
     from .settings.client_options import ClientOptions
-    from .transport.pool import Server
+    from .transport.servers import Server
 
 __all__ = ["ErrorListener", "PythonGearmanWorker"]
 

@@ -35,7 +35,7 @@ from .settings.sources import parse_servers
 from .threads import lifecycle
 from .threads.waiting import Promise
 from .transport.connection import Connection
-from .transport.pool import Query
+from .transport.handler import Query
 from .worker_job import GearmanWorkerJob, encode_result, takes_worker, whole_number
 
 if TYPE_CHECKING:

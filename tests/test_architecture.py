@@ -52,9 +52,13 @@ jobs.flight    engine.announcer    engine.worker.stop_signals    connection opti
 jobs.job jobs.views    jobs engine engine.client engine.worker    util
 
 transport.pool
-transport.connection    transport.connector
+transport.health transport.waiting_room
+transport.handler
+transport.connection
+transport.servers
+transport.connector
 transport.io_thread    transport.tls
-transport.leadership transport.syscalls    transport
+transport.leadership transport.syscalls transport.timers    transport
 
 settings.sources
 settings.addresses settings.client_options
@@ -76,7 +80,6 @@ constants errors events
 
 #: Arrows that point up, each half of a circle, and so a fault of the house. None is added; who mends one takes it out.
 ARROWS_UP = {
-    ("transport.connection", "transport.pool"),
     ("worker_job", "worker"),
 }
 
@@ -84,7 +87,6 @@ ARROWS_UP = {
 TOO_LARGE = {
     "engine.worker.engine",
     "python_gearman",
-    "transport.pool",
     "worker",
 }
 LARGEST = 600

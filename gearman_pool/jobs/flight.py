@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
-from ..protocol.client import DATA, STATUS
+from ..protocol.client import DATA, STATUS, ClientSession
 from ..protocol.commands import Command
 from ..threads.callbacks import CallbackThreads, Mailbox
 from ..threads.outcome import Audience, Outcome
@@ -25,8 +25,8 @@ from .views import JobUpdate, as_text
 
 if TYPE_CHECKING:
     from ..transport.connection import Connection
-    from ..transport.io_thread import Timer
-    from ..transport.pool import Server
+    from ..transport.servers import Server
+    from ..transport.timers import Timer
 
 __all__ = ["Dispatching", "Flight", "flight_of", "is_accepted", "to_bytes"]
 
@@ -103,7 +103,7 @@ class Flight(Outcome):
         self.key: bytes | Server | None = key
         self.unique_given = unique_given
         self.recover = recover
-        self.connection: Connection | None = None
+        self.connection: Connection[ClientSession] | None = None
         self.heard = 0
         self.ended = False
         self._task = task
@@ -176,7 +176,7 @@ class Flight(Outcome):
         request._move(JOB_PENDING)
         request.connection_attempts += 1
 
-    def accept(self, connection: Connection, place: Any, handle: str, sweep: int) -> None:
+    def accept(self, connection: Connection[ClientSession], place: Any, handle: str, sweep: int) -> None:
         """Note that the server has it, under this handle; ``place`` is what users see of that server."""
         request = self.request
         job = request.gearman_job

@@ -83,7 +83,7 @@ class Endings:
             return flight.unsend()
         connection, handle = flight.connection, flight.job.handle
         if connection is not None and handle is not None:
-            connection.session.forget(handle, flight)  # type: ignore[attr-defined]
+            connection.session.forget(handle, flight)
         return False
 
     def _resolve(self, flight: Flight, outcome: str, result: Any, error: BaseException | None) -> None:

@@ -32,8 +32,9 @@ from ...settings.addresses import ServerAddress
 from ...settings.client_options import ClientOptions
 from ...threads.waiting import Promise
 from ...transport.connection import Connection, LostEntries
-from ...transport.io_thread import Pollable, Timer, copy_of
-from ...transport.pool import Query
+from ...transport.handler import Query
+from ...transport.io_thread import Pollable
+from ...transport.timers import Timer
 from ..base import Engine
 
 __all__ = ["Ability", "Assignment", "Slot", "WorkerEngine"]
@@ -150,7 +151,7 @@ class _State:
         self.taken_back: list[bytes] = []
 
 
-class WorkerEngine(Engine):
+class WorkerEngine(Engine[WorkerSession]):
     """One run of a worker: its pool, its I/O thread, its slots and the jobs it holds.
 
     ``jobs`` hands jobs to the threads that run them; None tells one of them to end. ``held`` has every job that was
@@ -187,8 +188,8 @@ class WorkerEngine(Engine):
         self._counts = dict.fromkeys(_OUTCOMES, 0)
         self._io_counts = dict.fromkeys(_OUTCOMES, 0)
         self._count_lock = threading.Lock()
-        self._awake: tuple[Connection, ...] = ()
-        self._states: dict[Connection, _State] = {}
+        self._awake: tuple[Connection[WorkerSession], ...] = ()
+        self._states: dict[Connection[WorkerSession], _State] = {}
         self._available: object = None
         self._idle = [Slot() for _ in range(capacity)]
         self._capacity = capacity
@@ -416,7 +417,7 @@ class WorkerEngine(Engine):
 
     # ==== THE I/O THREAD ============================================================================================
 
-    def _turn(self) -> bool:
+    def _turn(self) -> None:
         super()._turn()
         if self.pool.available is not self._available:
             self._available = self.pool.available
@@ -424,7 +425,6 @@ class WorkerEngine(Engine):
         self._place()
         if self.draining:
             self._see_whether_all_is_done()
-        return False
 
     def _on_stop(self) -> None:
         self.draining = True
@@ -456,17 +456,16 @@ class WorkerEngine(Engine):
         self._states = {connection: self._states.get(connection) or self._greet(connection) for connection in up}
         self._publish()
 
-    def _greet(self, connection: Connection) -> _State:
-        session: WorkerSession = connection.session  # type: ignore[assignment]
-        missing = [task for task in self._abilities if task not in session.abilities]
+    def _greet(self, connection: Connection[WorkerSession]) -> _State:
+        missing = [task for task in self._abilities if task not in connection.session.abilities]
         if any(self._abilities[task].timeout is not None for task in missing):
             packet = pack_text_command("version")
             connection.submit((packet, TEXT_LINE, _VersionQuery(self)))
         return _State()
 
-    def version_known(self, connection: Connection, version: bytes) -> None:
+    def version_known(self, connection: Connection[WorkerSession], version: bytes) -> None:
         """Tell a server of the tasks with time limits, in the way that its version can bear."""
-        session: WorkerSession = connection.session  # type: ignore[assignment]
+        session = connection.session
         reliable = _major(version) >= _TIMEOUT_VERSION
         for task, ability in self._abilities.items():
             if task not in session.abilities:
@@ -486,7 +485,7 @@ class WorkerEngine(Engine):
         known = [
             connection
             for connection in self._states
-            if all(task in connection.session.abilities for task in self._abilities)  # type: ignore[attr-defined]
+            if all(task in connection.session.abilities for task in self._abilities)
         ]
         self._awake = () if self.draining else tuple(c for c in known if self._states[c].believed)
         if bool(known) != self.ready.is_set():
@@ -544,7 +543,7 @@ class WorkerEngine(Engine):
         for connection in self.pool.connections:
             latency = connection.server.latency or 0.0
             patience = max(_GRAB_PATIENCE, _GRAB_ROUND_TRIPS * latency)
-            for _, _, slot in copy_of(connection.order):
+            for slot in connection.unanswered():
                 if isinstance(slot, Slot) and not slot.orphan and now - slot.since > patience:
                     slot.orphan = True
                     self._idle.append(Slot())
@@ -611,7 +610,7 @@ class WorkerEngine(Engine):
         self._unsent[assignment] = None
         self.jobs.put(assignment)
 
-    def _nothing(self, connection: Connection) -> None:
+    def _nothing(self, connection: Connection[WorkerSession]) -> None:
         """The last answer was that there is no job: ask no more, and sleep when no question is on its way."""
         self._rest(connection)
         if _is_asked(connection):
@@ -620,7 +619,7 @@ class WorkerEngine(Engine):
         if state is not None:
             state.fruitless = state.fruitless + 1 if state.answered_at_once else 0
             state.slept = self.io.now
-        connection.submit(connection.session.sleep())  # type: ignore[attr-defined]
+        connection.submit(connection.session.sleep())
 
     def _woken(self, connection: Connection) -> None:
         state = self._states.get(connection)
@@ -666,7 +665,7 @@ class WorkerEngine(Engine):
         self._leaving.discard(task)
         self._abilities[task] = ability
         for connection in self.pool.connections:
-            session: WorkerSession = connection.session  # type: ignore[assignment]
+            session = connection.session
             if task in session.abilities:
                 continue
             if ability.timeout is None:
@@ -687,7 +686,7 @@ class WorkerEngine(Engine):
             self._leaving.discard(task)
             del self._abilities[task]
             for connection in self.pool.connections:
-                session: WorkerSession = connection.session  # type: ignore[assignment]
+                session = connection.session
                 if task not in session.abilities:
                     continue
                 connection.submit(session.cant_do(task))
@@ -805,9 +804,7 @@ class _Farewell(Query):
 
 def _is_asked(connection: Connection) -> bool:
     """Whether a question for a job is on its way there."""
-    if any(isinstance(entry[2], Slot) for entry in copy_of(connection.order)):
-        return True
-    return any(isinstance(entry[2], Slot) for entry in copy_of(connection.queue))
+    return any(isinstance(token, Slot) for token in connection.tokens())
 
 
 def _major(version: bytes) -> int:
