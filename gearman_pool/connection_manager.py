@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 from .connection import GearmanConnection
 from .encoders import BytesEncoder, DataEncoder, NoopEncoder
 from .jobs.job import GearmanJob, GearmanJobRequest
-from .threads.waiting import Promise
-from .transport.handler import Query
 from .transport.servers import ServerState
 
 if TYPE_CHECKING:
-    from .errors import GearmanError
     from .settings.addresses import ServerAddress
-    from .transport.connection import Connection
     from .transport.servers import Server
 
 __all__ = ["DataEncoder", "GearmanConnection", "GearmanConnectionManager", "NoopEncoder"]
@@ -92,16 +88,3 @@ class GearmanConnectionManager:
 
     def _is_connected(self, address: ServerAddress) -> bool:
         return any(s.address == address and s.state is ServerState.UP for s in self._pool_servers())
-
-
-class WhoAnswers(Query):
-    """An ECHO_REQ, of which counts which server has answered it. Not for users."""
-
-    def __init__(self) -> None:
-        self.promise: Promise = Promise()
-
-    def answered(self, connection: Connection, value: Any) -> None:
-        self.promise.set(connection.server.address)
-
-    def lost(self, error: GearmanError) -> None:
-        self.promise.fail(error)

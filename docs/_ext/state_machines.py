@@ -22,6 +22,10 @@ _PLACES = {
     "CONNECTING": (350, 60),
     "UP": (610, 60),
     "DRAINING": (350, 220),
+    "AWAKE": (90, 60),
+    "RESTING": (350, 60),
+    "ASLEEP": (610, 60),
+    "DOUBTED": (350, 220),
 }
 
 

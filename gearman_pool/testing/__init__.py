@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..inline import EagerClient, SubmittedJob
+    from .eager import EagerClient, SubmittedJob
     from .gearmand import Gearmand
     from .proxy import FaultProxy
     from .served import ServedJob, ServerStats
@@ -16,8 +16,8 @@ __all__ = ["EagerClient", "EmbeddedServer", "FaultProxy", "Gearmand", "ServedJob
 
 # Loaded when they are first asked for; see `gearman_pool`.
 _HOMES = {
-    "EagerClient": "gearman_pool.inline",
-    "SubmittedJob": "gearman_pool.inline",
+    "EagerClient": "gearman_pool.testing.eager",
+    "SubmittedJob": "gearman_pool.testing.eager",
     "Gearmand": "gearman_pool.testing.gearmand",
     "FaultProxy": "gearman_pool.testing.proxy",
     "EmbeddedServer": "gearman_pool.testing.server",

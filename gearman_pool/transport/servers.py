@@ -102,8 +102,6 @@ class Server(Generic[C]):
         #: How long the last health check took, in seconds.
         self.latency: float | None = None
         self.last_error: GearmanError | None = None
-        #: What the owner of the requests shows its users for this server, once it has made it.
-        self.public: Any = None
 
     def __repr__(self) -> str:
         return f"<Server {self.address} {self.state.value}, {self.pending} in flight>"

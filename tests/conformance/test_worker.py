@@ -1,4 +1,7 @@
-"""What a worker of ours does on any server; what is special to gearmand stands in ``tests/test_worker.py``."""
+"""What a worker of ours does on any server.
+
+What is special to gearmand stands in ``tests/test_worker.py`` and ``tests/engine/worker``.
+"""
 
 from __future__ import annotations
 
@@ -232,7 +235,7 @@ def test_task_that_is_taken_back_between_its_end_and_the_result_runs_once(server
     worker.register_task("once", lambda job: runs.append(job.handle))
     ended, go_on = threading.Event(), threading.Event()
     with running(worker):
-        release = worker._engine.release
+        release = worker._runs.engine.held.release
 
         def release_late(assignment, final):
             # The task has returned, and what it returned is not sent yet.
@@ -240,7 +243,7 @@ def test_task_that_is_taken_back_between_its_end_and_the_result_runs_once(server
             assert go_on.wait(20)
             release(assignment, final)
 
-        worker._engine.release = release_late
+        worker._runs.engine.held.release = release_late
         future = client.submit("once", b"data")
         assert ended.wait(20)
         worker.unregister_task("once")

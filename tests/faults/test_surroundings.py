@@ -64,7 +64,7 @@ def test_clock_that_jumps_by_an_hour_changes_nothing(gearmand):
 
 #: Who may look at the clock on the wall, by what, and what for.
 _WALL_CLOCK = {
-    "job.py": {"time.time"},  # time_received, documented as seconds of time.time
+    "jobs/job.py": {"time.time"},  # time_received, documented as seconds of time.time
     "cli/commands/submit.py": {"time.time"},  # --at, a moment that a person names
     "cli/commands/top.py": {"datetime.now"},  # the time of day at the head of the table
     "testing/server.py": {"time.time"},  # when a job of SUBMIT_JOB_EPOCH is due
@@ -261,7 +261,7 @@ def test_unexpected_error_in_a_workers_or_an_admin_clients_loop_is_survived(gear
     worker.register_task("task", lambda job: b"done")
     with running(worker), GearmanClient([gearmand.address]) as client, GearmanAdminClient([gearmand.address]) as admin:
         assert admin.get_pid() == str(gearmand.pid)
-        for io in (worker._engine.io, admin._engine.io):
+        for io in (worker._runs.engine.io, admin._engine.io):
             failed = threading.Event()
             io.post(lambda failed=failed: (failed.set(), 1 / 0))
             assert failed.wait(10)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gearman_pool import GearmanClient, GearmanWorker
-from gearman_pool.engine.worker.engine import _is_asked
+from gearman_pool.engine.worker.slots import is_asked
 from gearman_pool.errors import ConnectionLost, JobException
 from tests.faults.idle import idle
 from tests.support.running import running
@@ -115,9 +115,9 @@ def test_frozen_server_does_not_keep_a_worker_of_one_slot_from_the_others(gearma
     with running(worker), GearmanClient([live.address]) as client:
         wait_until(lambda: frozen.workers("task") == 1 and live.workers("task") == 1)
         with frozen.paused():
-            (asked,) = [c for c in worker._engine.pool.connections if c.server.name == frozen.address]
+            (asked,) = [c for c in worker._runs.engine.pool.connections if c.server.name == frozen.address]
             # Until a question waits there for its answer: the worker asks each second. It may have done so just before.
-            wait_until(lambda: _done(client) and _is_asked(asked), message="the frozen server is asked")
+            wait_until(lambda: _done(client) and is_asked(asked), message="the frozen server is asked")
             for _ in range(5):
                 assert _done(client)
         with GearmanClient([frozen.address]) as other:
@@ -202,7 +202,7 @@ def test_large_streams_do_not_pile_up_in_the_workers_memory(gearmand, concurrenc
         chunk = b"x" * 100_000
         for _ in range(300):
             yield chunk
-            engine = worker._engine
+            engine = worker._runs.engine
             most = max(most, *(connection.outbound_bytes() for connection in engine.pool.connections))
 
     with running(worker), GearmanClient([gearmand.address]) as client:

@@ -115,14 +115,14 @@ class _Worker(Subject):
         assert self.worker.ready.wait(15)
         with server.connect() as plain:
             assert plain.call("upper", b"abc") == b"ABC"
-        return _version(self.worker._engine.pool)  # type: ignore[union-attr]
+        return _version(self.worker._runs.engine.pool)  # type: ignore[union-attr]
 
     def failure(self) -> BaseException:
         failed = self.worker.stats().connections_failed
         wait_until(lambda: self.worker.stats().connections_failed > failed, 20, message="the worker is refused")
         assert not self.worker.ready.is_set()
         assert self.worker.stats().connections_opened == 0
-        (server,) = self.worker._engine.pool.servers  # type: ignore[union-attr]
+        (server,) = self.worker._runs.engine.pool.servers  # type: ignore[union-attr]
         assert server.last_error is not None
         return server.last_error
 

@@ -66,7 +66,7 @@ MUTATIONS = [
         file=_LIMITS,
         old="MAX_CLIENT_ID_BYTES = 127",
         new="MAX_CLIENT_ID_BYTES = 126",
-        tests=("tests/test_worker.py::test_longest_client_id_stands_whole_in_the_servers_list",),
+        tests=("tests/engine/worker/test_abilities.py::test_longest_client_id_stands_whole_in_the_servers_list",),
         breaks="A name that the server takes is refused.",
     ),
     Mutation(

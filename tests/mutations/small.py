@@ -7,7 +7,7 @@ from .mutation import Mutation
 SIGNALS = "gearman_pool/engine/worker/stop_signals.py"
 DESCRIPTORS = "tests/faults/test_fork.py::test_child_keeps_no_descriptor_of_the_parents"
 SERVER_TESTS = "tests/transport/test_servers.py"
-PYTHON_GEARMAN = "tests/test_python_gearman.py"
+PYTHON_GEARMAN = "tests/python_gearman/test_failures.py"
 
 MUTATIONS = [
     # ---- a request that was refused --------------------------------------------------------------------------------
@@ -21,16 +21,16 @@ MUTATIONS = [
     ),
     Mutation(
         name="request-that-was-refused-alone-stays-bound",
-        file="gearman_pool/python_gearman.py",
-        old="            _take_back(current_request)\n            raise\n",
+        file="gearman_pool/python_gearman/client.py",
+        old="            take_back(current_request)\n            raise\n",
         new="            raise\n",
         tests=(f"{PYTHON_GEARMAN}::test_request_that_could_not_be_sent_alone_can_be_submitted_again",),
         breaks="A request that send_job_request() refused is never sent, though it is submitted again.",
     ),
     Mutation(
         name="requests-of-a-batch-that-was-refused-stay-bound",
-        file="gearman_pool/python_gearman.py",
-        old="            for request in requests:\n                _take_back(request)\n",
+        file="gearman_pool/python_gearman/client.py",
+        old="            for request in requests:\n                take_back(request)\n",
         new="            pass\n",
         tests=(
             f"{PYTHON_GEARMAN}::test_requests_of_a_batch_with_a_bad_one_can_be_submitted_again",

@@ -200,7 +200,7 @@ def test_running_worker_is_refused():
     worker = GearmanWorker(["127.0.0.1:1"])
     worker.register_task("task", reverse)
     with running(worker, wait_ready=False), EagerClient(worker=worker) as client:
-        while worker._engine is None:
+        while worker._runs.engine is None:
             pass
         with pytest.raises(Exception, match="running"):
             client.submit("task")
@@ -271,7 +271,7 @@ def test_threads_share_a_client_and_each_gets_its_own_results(client):
         sys.setswitchinterval(interval)
     assert wrong == []
     assert client.worker.stats().jobs_done == len(client.submitted) == 1600
-    assert client.worker._engine is None
+    assert client.worker._runs.engine is None
 
 
 def test_threads_may_use_one_worker_through_a_client_each():
@@ -393,7 +393,7 @@ def test_task_may_call_its_worker_as_it_may_where_that_works_for_servers(name):
         assert eager.submit("call").result() == expected
         # The next job finds a worker that has not been stopped.
         assert not worker.stopping
-        assert worker._stop_timeout is None
+        assert worker._runs.stop_limit(worker.shutdown_timeout) == worker.shutdown_timeout
         assert eager.submit("call").result() == expected
 
 
@@ -414,6 +414,20 @@ def test_worker_is_as_it_was_when_its_job_is_done(client):
             assert eager.submit("reverse", b"ab").result() == b"ba"
         with running(other):
             assert real.submit("reverse", b"ab").result(10) == b"ba"
+
+
+def test_client_may_be_used_in_the_child_of_a_fork(client):
+    client.register_task("reverse", reverse)
+    assert client.submit("reverse", b"abc").result() == b"cba"
+    pid = os.fork()
+    if pid == 0:
+        try:
+            right = client.submit("reverse", b"def").result() == b"fed" and len(client.submitted) == 2
+            os._exit(0 if right else 2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert len(client.submitted) == 1
 
 
 def test_task_may_fork(client):

@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...threads import lifecycle  # noqa: F401 - its hooks are to be called before those below
-
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -61,7 +59,10 @@ class StopSignals:
             self._restore()
 
     def after_fork_in_child(self) -> None:
-        """Leave the parent's descriptor alone: a signal for the child would be taken for one of the parent's."""
+        """Leave the parent's descriptor alone: a signal for the child would be taken for one of the parent's.
+
+        Called for each that is entered, in the child of a fork.
+        """
         if self._previous:
             signal.set_wakeup_fd(-1)
             self._restore()
@@ -122,6 +123,13 @@ def _after_fork() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-# `lifecycle` has registered its own before: what is registered first is called first in the child.
+def _after_fork_in_child() -> None:
+    try:
+        for signals in _entered.copy():
+            signals.after_fork_in_child()
+    finally:
+        _after_fork()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -1,23 +1,38 @@
-"""A job as the task that does it sees it, and how tasks are called."""
+"""A job as the task that does it sees it, how tasks are called, and how what they give back is encoded.
+
+Threads: any may call any of this. Nothing here blocks or keeps a lock; what is to be sent goes through the worker's own
+methods, which a subclass may have overridden.
+"""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from .encoders import BytesEncoder, encode_payload
-from .job import GearmanJob
+from ...encoders import BytesEncoder, encode_payload
+from ...errors import InvalidWorkerState
+from ...jobs.job import GearmanJob
+from .held_jobs import Assignment
 
-if TYPE_CHECKING:
-    from .engine.worker.engine import Assignment
-    from .worker import GearmanWorker
-
-__all__ = ["GearmanWorkerJob", "encode_result", "takes_worker", "whole_number"]
+__all__ = ["GearmanWorkerJob", "Sender", "assignment_of", "encode_result", "give", "takes_worker", "whole_number"]
 
 #: gearmand keeps the numbers of a status in 32 bits.
 _MAX_NUMBER = 2**32 - 1
+
+
+class Sender(Protocol):
+    """What a job asks of the worker that runs it."""
+
+    @property
+    def stopping(self) -> bool: ...
+
+    def send_job_status(self, current_job: GearmanJob, numerator: float, denominator: float, /) -> None: ...
+
+    def send_job_data(self, current_job: GearmanJob, data: Any, /) -> None: ...
+
+    def send_job_warning(self, current_job: GearmanJob, data: Any, /) -> None: ...
 
 
 class GearmanWorkerJob(GearmanJob):
@@ -44,7 +59,7 @@ class GearmanWorkerJob(GearmanJob):
 
     __slots__ = ("_assignment", "_worker")
 
-    _worker: GearmanWorker | None
+    _worker: Sender | None
     _assignment: Assignment | None
 
     def __init__(self, connection: Any, handle: str | None, task: Any, unique: Any, data: Any) -> None:
@@ -96,10 +111,39 @@ class GearmanWorkerJob(GearmanJob):
         """
         self._require_worker().send_job_warning(self, data)
 
-    def _require_worker(self) -> GearmanWorker:
+    def _require_worker(self) -> Sender:
         if self._worker is None:
             raise TypeError(f"{self!r} was not given to a worker, and has nobody to send anything to")
         return self._worker
+
+
+# The name by which users import the class and pickles find it.
+GearmanWorkerJob.__module__ = "gearman_pool.worker"
+
+
+def give(job: Any, worker: Sender, assignment: Assignment) -> None:
+    """Tell a task's object whose job it is.
+
+    Raises:
+        TypeError: it takes no attributes.
+    """
+    try:
+        job._assignment = assignment
+        job._worker = worker
+    except AttributeError:
+        raise TypeError("create_job must return a GearmanWorkerJob, or an object that takes attributes") from None
+
+
+def assignment_of(job: Any) -> Assignment:
+    """Return what a task's object stands for.
+
+    Raises:
+        InvalidWorkerState: it was given to no worker.
+    """
+    assignment: Assignment | None = getattr(job, "_assignment", None)
+    if assignment is None:
+        raise InvalidWorkerState(f"{job!r} was not given to this worker")
+    return assignment
 
 
 def takes_worker(function: Callable[..., Any]) -> bool:

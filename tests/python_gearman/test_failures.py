@@ -23,10 +23,9 @@ from gearman_pool.future import JobFuture
 from gearman_pool.job import GearmanJob, GearmanJobRequest
 from gearman_pool.python_gearman import GearmanConnection
 from gearman_pool.testing import EagerClient
-
-from .support.running import running
-from .support.scripted import SilentServer
-from .support.waiting import wait_until
+from tests.support.running import running
+from tests.support.scripted import SilentServer
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

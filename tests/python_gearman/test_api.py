@@ -26,12 +26,11 @@ import gearman_pool.job
 import gearman_pool.worker
 from gearman_pool.connection import GearmanConnection
 from gearman_pool.errors import ServerUnavailable
+from tests.support.raw import pack
+from tests.support.running import running
+from tests.support.waiting import wait_until
 
-from .support.raw import pack
-from .support.running import running
-from .support.waiting import wait_until
-
-DOCS = (Path(__file__).parents[1] / "docs" / "python_gearman.rst").read_text()
+DOCS = (Path(__file__).parents[2] / "docs" / "python_gearman.rst").read_text()
 
 CONSTANTS = {
     "": {
