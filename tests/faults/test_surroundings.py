@@ -64,7 +64,7 @@ def test_clock_that_jumps_by_an_hour_changes_nothing(gearmand):
 
 #: Who may look at the clock on the wall, by what, and what for.
 _WALL_CLOCK = {
-    "job.py": {"time.time"},  # time_received, documented as seconds of time.time
+    "jobs/job.py": {"time.time"},  # time_received, documented as seconds of time.time
     "cli/commands/submit.py": {"time.time"},  # --at, a moment that a person names
     "cli/commands/top.py": {"datetime.now"},  # the time of day at the head of the table
     "testing/server.py": {"time.time"},  # when a job of SUBMIT_JOB_EPOCH is due
