@@ -156,7 +156,7 @@ class _WorkerEngine:
         #: How many jobs are being run. Guarded by the worker's lock.
         self.users = 0
         self._futures: dict[Assignment, tuple[_Dispatcher, JobFuture]] = {}
-        # Guards the counts; held for a few instructions.
+        # Guards ``_counts``; held for a few instructions. The worker's lock may be held.
         self._count_lock = threading.Lock()
         self._counts = dict.fromkeys(("done", "failed", "timed_out", "results_lost", "refused"), 0)
 

@@ -76,7 +76,8 @@ class Connection:
 
     From any thread: `submit`, `pending`, and reading ``up`` and ``suspect``. All else belongs to the I/O thread.
 
-    ``lock`` guards ``_rest`` and the sending half of the socket. It is tried, never waited for, with any lock held.
+    ``lock`` guards ``_rest`` and the sending half of the socket. Only the I/O thread waits for it, for `PATIENCE`, and
+    then holds none but those of closed connections, which it never gives back; others try it.
     """
 
     def __init__(self, pool: Pool, server: Server, sock: socket.socket, session: ReplySession, generation: int) -> None:
