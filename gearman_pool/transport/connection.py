@@ -111,8 +111,8 @@ class Connection(Generic[S]):
     From any thread: `submit`, `pending`, `tokens`, `unanswered`, `outbound_bytes`, and reading ``closed``, ``up`` and
     ``suspect``. All else belongs to the I/O thread.
 
-    ``lock`` guards ``_rest`` and the sending half of the socket. Callers only try ``lock``, whatever other locks they
-    hold, and never wait for it.
+    ``lock`` guards ``_rest`` and the sending half of the socket. Only the I/O thread waits for it, for `PATIENCE`, and
+    then holds none but those of closed connections, which it never gives back; others try it.
 
     A connection is never used again after its end: a server that comes back gets a new one. So the identity of a
     connection is enough to tell one life of its server from the next, and no number of a generation is needed: news of
