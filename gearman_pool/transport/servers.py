@@ -82,7 +82,7 @@ class Server(Generic[C]):
     """One server: its state, its connections, and when it is tried again.
 
     ``up`` is a tuple that the I/O thread replaces whole. ``failures`` and ``retry`` are written by `Reconnecting`,
-    ``latency`` by the health checks, ``public`` by the owner of the requests; all else by the methods here.
+    ``latency`` by the health checks; all else by the methods here.
     """
 
     def __init__(self, address: ServerAddress, fresh: bool = True) -> None:
