@@ -14,10 +14,12 @@ author = "gearman_pool contributors"
 project_copyright = "gearman_pool contributors"
 release = version = gearman_pool.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "state_machines"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "job_way", "state_machines"]
 default_role = "py:obj"
 html_theme = "alabaster"
 html_theme_options = {"description": "A Gearman client for Python web applications", "page_width": "1100px"}
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 exclude_patterns = ["examples"]
 
 autodoc_member_order = "bysource"

@@ -50,7 +50,7 @@ from .settings.checks import check_timeout
 from .settings.client_options import ClientOptions
 from .settings.sources import parse_servers
 from .threads import lifecycle
-from .transport.pool import Server
+from .transport.servers import Server
 from .util import unlist
 
 if TYPE_CHECKING:

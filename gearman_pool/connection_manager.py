@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from .connection import GearmanConnection
 from .encoders import BytesEncoder, DataEncoder, NoopEncoder
 from .jobs.job import GearmanJob, GearmanJobRequest
-from .transport.pool import ServerState
+from .transport.servers import ServerState
 
 if TYPE_CHECKING:
     from .settings.addresses import ServerAddress
-    from .transport.pool import Server
+    from .transport.servers import Server
 
 __all__ = ["DataEncoder", "GearmanConnection", "GearmanConnectionManager", "NoopEncoder"]
 

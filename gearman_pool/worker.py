@@ -132,7 +132,7 @@ class GearmanWorker(PythonGearmanWorker):
         self.poll_interval: float = check_duration("poll_interval", poll_interval)
         self.shutdown_timeout: float = check_duration("shutdown_timeout", shutdown_timeout)
         self.max_jobs: int | None = None if max_jobs is None else check_count("max_jobs", max_jobs, 1)
-        #: Set while the tasks are known to a server that can be reached.
+        #: Set while the tasks are known to a server that can be reached, by the thread that runs the loop.
         self.ready: threading.Event = threading.Event()
         if self.options.data_encoder is not None:
             self.data_encoder = self.options.data_encoder

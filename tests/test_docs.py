@@ -327,6 +327,69 @@ def test_public_methods_have_examples():
     assert [name for name, thing in found.items() if "\nExample::\n" not in inspect.getdoc(thing)] == []
 
 
+#: What makes a lock, or something with a lock inside that one thread waits for and another one lets go on.
+LOCKS = {"Lock", "RLock", "_Guard", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier"}
+
+#: The names of locks that no object keeps as its own: those of a waiting caller, which others only release, and the
+#: event for which the main thread of ``gearman-pool serve`` waits, set by its signal handlers.
+OWN_LOCKS = {"waiter", "wish", "parked", "ended"}
+
+
+def locks_of(path):
+    """(class or None, name, line) of each lock that a module makes and keeps under a name."""
+
+    def visit(node, owner):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                yield from visit(child, child.name)
+                continue
+            if isinstance(child, (ast.Assign, ast.AnnAssign)) and isinstance(child.value, ast.Call):
+                made = ast.unparse(child.value.func).rpartition(".")[2]
+                if made in LOCKS:
+                    for target in child.targets if isinstance(child, ast.Assign) else [child.target]:
+                        if isinstance(target, ast.Attribute):
+                            mine = ast.unparse(target.value) == "self"
+                            yield owner if mine else None, target.attr, child.lineno
+                        else:
+                            yield "", ast.unparse(target), child.lineno
+            yield from visit(child, owner)
+
+    yield from visit(ast.parse(path.read_text()), None)
+
+
+def found_locks():
+    """(path, class or None, name, line) of each lock of the package."""
+    return [(path, *lock) for path in sorted(PACKAGE.glob("**/*.py")) for lock in locks_of(path)]
+
+
+def test_page_on_threads_names_every_lock():
+    page = (ROOT / "docs" / "threads.rst").read_text()
+    section = re.search(r"\nLocks\n-----\n(.*?)\n[^\n]+\n---", page, re.DOTALL).group(1)
+    named = set(re.findall(r"``(\w+\.\w+)``", section))
+    locks = {f"{owner}.{name}" for _, owner, name, _ in found_locks() if owner}
+    assert len(locks) > 10
+    assert named == locks
+    # Others' attributes are replaced, after a fork and for each run; variables are a caller's own.
+    assert {name for _, owner, name, _ in found_locks() if owner is None} <= {lock.partition(".")[2] for lock in locks}
+    assert {name for _, owner, name, _ in found_locks() if owner == ""} == OWN_LOCKS
+
+
+def test_comments_say_what_a_lock_guards():
+    locks, told = set(), set()
+    for path, owner, name, line in found_locks():
+        text = path.read_text()
+        lines = [line.strip() for line in text.splitlines()]
+        comments = [line for line in lines if line.startswith("#")]
+        comments += [
+            ast.get_docstring(node) or "" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)
+        ]
+        if owner:
+            locks.add((path.name, owner, name))
+        if lines[line - 2].startswith("#") or any(f"``{name}``" in comment for comment in comments):
+            told.add((path.name, owner, name))
+    assert locks - told == set()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_site_is_built_without_a_warning(tmp_path):

@@ -37,7 +37,7 @@ def draw(table: dict[str, dict[str, str]]) -> str:
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 250" width="700" role="img" '
             'font-family="sans-serif" '
             'font-size="14"><title>State machine</title><defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" '
-            'markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0L10 5L0 10z" fill="#456"/></marker></defs>'
+            'markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0L10 5L0 10z" fill="#5f7d99"/></marker></defs>'
         )
     ]
     for number, (start, end) in enumerate(moves, 1):
@@ -48,7 +48,7 @@ def draw(table: dict[str, dict[str, str]]) -> str:
         parts.append(
             f'<rect x="{x - _WIDTH / 2}" y="{y - _HEIGHT / 2}" width="{_WIDTH}" height="{_HEIGHT}" rx="8" '
             f'fill="{fill}" '
-            f'stroke="#456"/><text x="{x}" y="{y + 5}" text-anchor="middle">{escape(state)}</text>'
+            f'stroke="#5f7d99"/><text x="{x}" y="{y + 5}" text-anchor="middle">{escape(state)}</text>'
         )
     return "".join([*parts, "</svg>"])
 
@@ -67,8 +67,8 @@ def _arrow(number: int, start: tuple[int, int], end: tuple[int, int], both_ways:
     curve = f"M{first[0]:.0f} {first[1]:.0f}Q{control[0]:.0f} {control[1]:.0f} {last[0]:.0f} {last[1]:.0f}"
     x, y = f"{middle[0]:.0f}", f"{middle[1]:.0f}"
     return (
-        f'<path d="{curve}" fill="none" stroke="#456" marker-end="url(#tip)"/>'
-        f'<circle cx="{x}" cy="{y}" r="10" fill="#fff" stroke="#456"/>'
+        f'<path d="{curve}" fill="none" stroke="#5f7d99" marker-end="url(#tip)"/>'
+        f'<circle cx="{x}" cy="{y}" r="10" fill="#fff" stroke="#5f7d99"/>'
         f'<text x="{x}" y="{y}" dy="4" text-anchor="middle" font-size="12">{number}</text>'
     )
 
@@ -91,7 +91,7 @@ class StateMachine(Directive):
         module, _, name = self.arguments[0].partition(":")
         raw = getattr(importlib.import_module(module), name)
         table = {_name(start): {_name(end): why for end, why in ends.items()} for start, ends in raw.items()}
-        picture = nodes.raw("", f"<p>{draw(table)}</p>", format="html")
+        picture = nodes.raw("", f'<div style="overflow-x:auto">{draw(table)}</div>', format="html")
         moves = [(start, end, why) for start, ends in table.items() for end, why in ends.items()]
         steps = nodes.enumerated_list(enumtype="arabic", prefix="", suffix=".")
         for start, end, why in moves:

@@ -18,13 +18,13 @@ from ..events import ConnectionFailed, Event
 from ..protocol.admin import AdminSession
 from ..protocol.commands import Command
 from ..protocol.packets import Packet, pack
-from ..protocol.session import ERROR, REPLY
+from ..protocol.session import ERROR, REPLY, token_of
 from ..protocol.session import Event as SessionEvent
 from ..settings.addresses import ServerAddress
 from ..settings.client_options import ClientOptions
 from ..threads.waiting import Promise
 from ..transport.connection import Connection, LostEntries
-from ..transport.pool import Query
+from ..transport.handler import Query
 from .base import Engine
 
 __all__ = ["CLOSED", "AdminEngine", "Answer"]
@@ -72,7 +72,7 @@ class Answer(Query):
         self.promise.fail(mine)
 
 
-class AdminEngine(Engine):
+class AdminEngine(Engine[AdminSession]):
     """One process's half of an admin client: a pool of one connection, and the commands that wait for it.
 
     Unlike jobs, commands do not wait out a server that is down: the next failed attempt to connect ends them.
@@ -126,17 +126,16 @@ class AdminEngine(Engine):
             self._waiting.remove(answer)
             return
         for connection in self.pool.connections:
-            if any(entry[2] is answer for entry in (*connection.queue, *connection.session.order)):
+            if any(token is answer for token in connection.tokens()):
                 text = f"{answer.server}: {answer.label} was not answered in time; the order of answers is in doubt"
                 connection.lose(ConnectionLost(text, server=answer.server))
 
-    def _turn(self) -> bool:
+    def _turn(self) -> None:
         super()._turn()
         if self._waiting and self.pool.available:
             waiting, self._waiting = self._waiting, deque()
             for answer in waiting:
                 self._send(answer)
-        return False
 
     def _note_broken(self, error: BaseException) -> GearmanError:
         broken = super()._note_broken(error)
@@ -169,7 +168,7 @@ class AdminEngine(Engine):
 
     def on_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
         """Fail what was sent. What has not left is sent on the next connection."""
-        sent = [entry[2] for entry in entries.unanswered]
+        sent = list(map(token_of, entries.unanswered))
         _fail(sent, error)
         for _, _, token in entries.unsent:
             if isinstance(token, Answer) and not any(token is other for other in sent):

@@ -15,6 +15,7 @@ from ..errors import GearmanError
 from ..jobs.flight import Flight
 from ..jobs.job import GearmanJobRequest
 from ..jobs.views import JobStatus
+from ..protocol.client import ClientSession
 from ..protocol.commands import Command
 from ..protocol.limits import MAX_HANDLE_BYTES
 from ..protocol.packets import pack
@@ -22,7 +23,8 @@ from ..protocol.values import encode_name, encode_unique, number
 from ..settings.addresses import ServerAddress
 from ..threads.waiting import Promise
 from ..transport.connection import Connection
-from ..transport.pool import Query, Server
+from ..transport.handler import Query
+from ..transport.servers import Server
 
 if TYPE_CHECKING:
     from .client.engine import ClientEngine
@@ -124,12 +126,12 @@ class Asking:
             packet = pack(Command.GET_STATUS, wire_handle)
             reply = Command.STATUS_RES
 
-        def read(connection: Connection, value: Sequence[bytes]) -> JobStatus:
+        def read(connection: Connection[ClientSession], value: Sequence[bytes]) -> JobStatus:
             status = _read_status(connection, value)
             if request is not None:
                 request._set_status(status.known, status.running, status.numerator, status.denominator)
                 if handle is not None:
-                    flight = connection.session.find(handle)  # type: ignore[attr-defined]
+                    flight = connection.session.find(handle)
                     if isinstance(flight, Flight):
                         # A request that was made by hand has no data of its own.
                         flight.share_data(request)

@@ -12,24 +12,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 from ..errors import ForkedProcess, GearmanError
 from ..events import Counters, Event
-from ..protocol.session import Entry, ReplySession
+from ..protocol.session import Entry, token_of
 from ..protocol.session import Event as SessionEvent
 from ..settings.addresses import ServerAddress
 from ..settings.client_options import ClientOptions
 from ..threads.callbacks import CallbackThreads
-from ..transport.connection import Connection, LostEntries
+from ..transport.connection import Connection, LostEntries, S
+from ..transport.handler import Query
 from ..transport.io_thread import IOThread
-from ..transport.pool import Pool, Query
+from ..transport.pool import Pool
 from .announcer import Announcer
 
 __all__ = ["Engine"]
 
 
-class Engine:
+class Engine(Generic[S]):
     """One process's half of a client, a worker or an admin client.
 
     Args:
@@ -47,7 +48,7 @@ class Engine:
         threads: str,
         addresses: tuple[ServerAddress, ...],
         options: ClientOptions,
-        new_session: Callable[[], ReplySession],
+        new_session: Callable[[], S],
         log: logging.Logger,
     ) -> None:
         name = f"{threads}-{options.name}" if options.name else threads
@@ -57,7 +58,7 @@ class Engine:
         #: For users' code.
         self.callbacks: CallbackThreads = CallbackThreads(f"{name}-callback", self.io.post_later)
         self.announcer: Announcer = Announcer(self.callbacks, options.listeners, log)
-        self.pool: Pool = Pool(self.io, addresses, options, new_session, self, self.counters)
+        self.pool: Pool[S] = Pool(self.io, addresses, options, new_session, self, self.counters)
         #: Whether a fork has left it behind. Written by the one thread of the child.
         self.forked: bool = False
         self._role = role
@@ -94,7 +95,7 @@ class Engine:
         """Close what was inherited. What was in flight is the parent's, and its copies here end at once."""
         self.forked = True
         for lost in self.pool.close_after_fork():
-            for token in (*(entry[2] for entry in (*lost.unsent, *lost.unanswered)), *lost.accepted):
+            for token in (*map(token_of, (*lost.unsent, *lost.unanswered)), *lost.accepted):
                 self._leave_to_parent(token)
 
     def _leave_to_parent(self, token: object) -> None:
@@ -103,10 +104,9 @@ class Engine:
 
     # ==== THE I/O THREAD ============================================================================================
 
-    def _turn(self) -> bool:
+    def _turn(self) -> None:
         """Do what is to be done once in each turn of the loop."""
         self.pool.turn()
-        return False
 
     def _has_work(self) -> bool:
         return self.pool.has_work()
@@ -137,17 +137,17 @@ class Engine:
 
     # ---- what the pool tells: see `Handler` ------------------------------------------------------------------------
 
-    def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
+    def on_events(self, connection: Connection[S], events: list[SessionEvent]) -> None:
         """Do what the session's events say."""
         raise NotImplementedError
 
-    def on_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
+    def on_lost(self, connection: Connection[S], error: GearmanError, entries: LostEntries) -> None:
         """Do what is to be done with what a lost connection held."""
         raise NotImplementedError
 
     def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
         """Tell whoever has asked that no server could be had in time."""
-        token: Any = entry[2]
+        token: Any = token_of(entry)
         if isinstance(token, Query):
             token.lost(error)
 

@@ -1,7 +1,7 @@
 """`Flight`: a job's way from the thread that submits it to its end, each move of it a method.
 
-The moves are those of `JOB_MOVES`: `depart` (submitted), `accept` (a server has it), `depart_again` (sent once more),
-and `end`. What comes of the job for whoever waits is set afterwards, by `Outcome.resolve`.
+`WAY` tells which methods make the moves of `JOB_MOVES`, in what order, and on which threads. What comes of the job for
+whoever waits is set after its `end`, by `Outcome.resolve`.
 
 Threads: the one that submits calls the methods up to `depart`; from then on all are the I/O thread's. Any thread may
 read ``ended``, ``connection`` and the request. Nothing here sends, waits, or runs users' code, but for what `update`
@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
-from ..protocol.client import DATA, STATUS
+from ..constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from ..protocol.client import DATA, STATUS, ClientSession
 from ..protocol.commands import Command
 from ..threads.callbacks import CallbackThreads, Mailbox
 from ..threads.outcome import Audience, Outcome
@@ -25,10 +25,101 @@ from .views import JobUpdate, as_text
 
 if TYPE_CHECKING:
     from ..transport.connection import Connection
-    from ..transport.io_thread import Timer
-    from ..transport.pool import Server
+    from ..transport.servers import Server
+    from ..transport.timers import Timer
 
-__all__ = ["Dispatching", "Flight", "flight_of", "is_accepted", "to_bytes"]
+__all__ = ["WAY", "Dispatching", "Flight", "Step", "flight_of", "is_accepted", "to_bytes"]
+
+
+class Step(NamedTuple):
+    """A step of a job's way.
+
+    Attributes:
+        method: The method of the future that does it.
+        thread: Who calls that.
+        what: When it is called, and what comes of it.
+        after: What it follows: methods, each with what hands the job over where another thread had it, else "".
+        moves: The moves of `JOB_MOVES` that it makes, each from one state to another.
+        always: Whether every job comes this way.
+    """
+
+    method: str
+    thread: str
+    what: str
+    after: dict[str, str]
+    moves: tuple[tuple[str, str], ...] = ()
+    always: bool = True
+
+
+_CALLER, _IO, _CALLBACK = "your thread", "I/O thread", "callback threads"
+
+#: A job's way through the threads. The documentation draws this table.
+WAY: tuple[Step, ...] = (
+    Step(
+        "depart",
+        _CALLER,
+        "the job was checked and encoded, and its packet goes into line",
+        {"client.submit()": ""},
+        ((JOB_UNKNOWN, JOB_PENDING),),
+    ),
+    Step(
+        "accept",
+        _IO,
+        "the packet was sent, and JOB_CREATED has come with the server's handle",
+        {"depart": "Connection.queue", "depart_again": ""},
+        ((JOB_PENDING, JOB_CREATED),),
+    ),
+    Step(
+        "depart_again",
+        _IO,
+        "the connection was lost and attempts are left: the packet waits for a server once more",
+        {"accept": ""},
+        ((JOB_PENDING, JOB_UNKNOWN), (JOB_CREATED, JOB_UNKNOWN), (JOB_UNKNOWN, JOB_PENDING)),
+        always=False,
+    ),
+    Step(
+        "update",
+        _IO,
+        "WORK_DATA, WORK_WARNING or WORK_STATUS has come: kept for updates(), or handed to on_data and its like",
+        {"accept": ""},
+        always=False,
+    ),
+    Step(
+        "end",
+        _IO,
+        "the final packet has come, or the engine gives the job up: the reasons stand with the states of a job",
+        {"update": ""},
+        (
+            (JOB_CREATED, JOB_COMPLETE),
+            (JOB_CREATED, JOB_FAILED),
+            (JOB_CREATED, JOB_UNKNOWN),
+            (JOB_PENDING, JOB_FAILED),
+            (JOB_PENDING, JOB_UNKNOWN),
+        ),
+    ),
+    Step("resolve", _IO, "sets the result or the error, and releases the locks of those who wait", {"end": ""}),
+    Step(
+        "result",
+        _CALLER,
+        "decodes and returns the result, or raises the error, of a job of which the caller waits for the outcome",
+        {"resolve": "a lock of its own"},
+        always=False,
+    ),
+    Step(
+        "tell_waiters",
+        _CALLBACK,
+        "tells concurrent.futures.wait(), as_completed() and asyncio's loops, on a thread that runs no code of yours",
+        {"resolve": "CallbackThreads"},
+        always=False,
+    ),
+    Step(
+        "call_back",
+        _CALLBACK,
+        "runs done callbacks, after on_data and its like",
+        {"resolve": "Mailbox"},
+        always=False,
+    ),
+)
 
 
 class Dispatching(Protocol):
@@ -103,7 +194,7 @@ class Flight(Outcome):
         self.key: bytes | Server | None = key
         self.unique_given = unique_given
         self.recover = recover
-        self.connection: Connection | None = None
+        self.connection: Connection[ClientSession] | None = None
         self.heard = 0
         self.ended = False
         self._task = task
@@ -176,7 +267,7 @@ class Flight(Outcome):
         request._move(JOB_PENDING)
         request.connection_attempts += 1
 
-    def accept(self, connection: Connection, place: Any, handle: str, sweep: int) -> None:
+    def accept(self, connection: Connection[ClientSession], place: Any, handle: str, sweep: int) -> None:
         """Note that the server has it, under this handle; ``place`` is what users see of that server."""
         request = self.request
         job = request.gearman_job

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
+from operator import itemgetter
 from typing import Any
 
 from ..errors import ProtocolError
@@ -28,6 +29,7 @@ __all__ = [
     "Kind",
     "ReplySession",
     "error_of",
+    "token_of",
 ]
 
 #: What may stand as an entry's reply besides a command's number, TEXT_LINE and TEXT_BLOCK.
@@ -37,6 +39,9 @@ ACCEPTED = -3
 
 #: A packet, the reply that must answer it, and whatever its sender wants back with that reply.
 Entry = tuple[Packet, int, Any]
+
+#: Return the token of an entry.
+token_of = itemgetter(2)
 
 
 class Kind(IntEnum):

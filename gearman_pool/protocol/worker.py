@@ -38,10 +38,9 @@ class WorkerSession(ReplySession):
     Attributes:
         abilities: The tasks that the server was told of, by their names on the wire, with their time limits in
             milliseconds (0 for none). gearmand counts a CAN_DO that is sent twice twice, so each is sent once.
-        asleep: Whether PRE_SLEEP was the last that was said, and no NOOP has come since.
     """
 
-    __slots__ = ("_greeting", "abilities", "asleep")
+    __slots__ = ("_greeting", "abilities")
 
     def __init__(
         self,
@@ -51,7 +50,6 @@ class WorkerSession(ReplySession):
     ) -> None:
         super().__init__(max_packet_size)
         self.abilities: dict[bytes, int] = {}
-        self.asleep: bool = False
         self._greeting = [self.client_id(client_id)] if client_id else []
         self._greeting += [self.can_do(task, limit) for task, limit in abilities]
 
@@ -81,9 +79,9 @@ class WorkerSession(ReplySession):
         """Ask for a job. Any thread may."""
         return _GRAB, _ASSIGN_UNIQ, token
 
-    def sleep(self) -> Entry:
+    @staticmethod
+    def sleep() -> Entry:
         """Ask to be woken when there are jobs."""
-        self.asleep = True
         return _PRE_SLEEP, NO_REPLY, None
 
     def _parse(self, data: bytes, events: list[Event]) -> None:
@@ -97,7 +95,6 @@ class WorkerSession(ReplySession):
             elif command == _NO_JOB:
                 events.append((NOTHING, self._grabbed(command, events), None))
             elif command == _NOOP:
-                self.asleep = False
                 events.append((WOKEN, None, None))
             elif command == _ERROR:
                 events.append((NOT_MINE, None, error_of(body)))

@@ -9,31 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..connection import GearmanConnection
 from ..connection_manager import GearmanConnectionManager
-from ..constants import JOB_CREATED, JOB_UNKNOWN, PRIORITY_NONE
+from ..constants import JOB_UNKNOWN, PRIORITY_NONE
 from ..errors import (
     ConnectionLost,
-    ExceededConnectionAttempts,
     GearmanError,
     InvalidClientState,
-    JobFailed,
     ServerUnavailable,
 )
-from ..jobs.flight import flight_of, is_accepted
+from ..jobs.flight import is_accepted
 from ..jobs.job import GearmanJobRequest
 from ..protocol.commands import submit_command
 from ..settings.addresses import ServerAddress
+from .requests import (
+    checked_requests,
+    deadline_of,
+    is_decided,
+    is_ready,
+    raise_refusal,
+    take_back,
+    time_left,
+    time_limit,
+)
 
 if TYPE_CHECKING:
     from ..engine.asking import Asking
     from ..engine.client.engine import ClientEngine
     from ..engine.client.submitting import Submitting
     from ..jobs.future import JobFuture
-    from ..transport.pool import Server
+    from ..transport.servers import Server
 
 __all__ = ["GearmanConnection", "PythonGearmanClient"]
 
@@ -97,7 +104,7 @@ class PythonGearmanClient(GearmanConnectionManager):
             background=background,
             wait_until_complete=wait_until_complete,
             max_retries=max_retries,
-            poll_timeout=_merged(poll_timeout, timeout),
+            poll_timeout=time_limit(poll_timeout, timeout),
         )
         return requests[0]
 
@@ -135,7 +142,7 @@ class PythonGearmanClient(GearmanConnectionManager):
                 f"jobs_to_submit is a {type(jobs_to_submit).__name__}; it must be a list of dicts of task and data"
             )
         requests = [self._request_of(job, background, max_retries) for job in jobs_to_submit]
-        limit = _merged(poll_timeout, timeout)
+        limit = time_limit(poll_timeout, timeout)
         return self.submit_multiple_requests(requests, wait_until_complete=wait_until_complete, poll_timeout=limit)
 
     def submit_multiple_requests(
@@ -169,12 +176,12 @@ class PythonGearmanClient(GearmanConnectionManager):
             lost = [request for request in requests if request.connection_failed]
             client.submit_multiple_requests(lost, poll_timeout=30)
         """
-        requests = _requests(job_requests)
-        deadline = _deadline(poll_timeout, timeout)
+        requests = checked_requests(job_requests)
+        deadline = deadline_of(poll_timeout, timeout)
         # Overridden in subclasses with a second parameter of either name, so it is passed by position.
-        processed = self.wait_until_jobs_accepted(requests, _remaining(deadline))
+        processed = self.wait_until_jobs_accepted(requests, time_left(deadline))
         if wait_until_complete:
-            processed = self.wait_until_jobs_completed(processed, _remaining(deadline))
+            processed = self.wait_until_jobs_completed(processed, time_left(deadline))
         return list(processed)
 
     def wait_until_jobs_accepted(
@@ -199,8 +206,8 @@ class PythonGearmanClient(GearmanConnectionManager):
             client.wait_until_jobs_accepted(requests, poll_timeout=5)
             handles = [request.job.handle for request in requests]
         """
-        requests = _requests(job_requests)
-        deadline = _deadline(poll_timeout, timeout)
+        requests = checked_requests(job_requests)
+        deadline = deadline_of(poll_timeout, timeout)
         self._send_all([request for request in requests if request._future is None and request.state == JOB_UNKNOWN])
         waited = []
         for request in requests:
@@ -208,10 +215,10 @@ class PythonGearmanClient(GearmanConnectionManager):
             waited.append((request, request._future or request._unaccepted))
         for request, future in waited:
             if future is not None:
-                request.timed_out = not future.watch(partial(_is_decided, request, future), _remaining(deadline))
+                request.timed_out = not future.watch(partial(is_decided, request, future), time_left(deadline))
         for request, future in waited:
             if not request.timed_out:
-                _raise_refusal(request, future)
+                raise_refusal(request, future)
         return requests
 
     def wait_until_jobs_completed(
@@ -237,18 +244,18 @@ class PythonGearmanClient(GearmanConnectionManager):
             for request in client.wait_until_jobs_completed(requests, poll_timeout=60):
                 print(request.job.unique, request.state, request.timed_out)
         """
-        requests = _requests(job_requests)
-        deadline = _deadline(poll_timeout, timeout)
+        requests = checked_requests(job_requests)
+        deadline = deadline_of(poll_timeout, timeout)
         waited = []
         for request in requests:
             request.timed_out = False
             future = request._future or request._unaccepted
             if future is not None:
-                request.timed_out = not future.watch(future.done, _remaining(deadline))
+                request.timed_out = not future.watch(future.done, time_left(deadline))
             waited.append((request, future))
         for request, future in waited:
             if not request.timed_out:
-                _raise_refusal(request, future)
+                raise_refusal(request, future)
         return requests
 
     def send_job_request(self, current_request: GearmanJobRequest) -> GearmanJobRequest:
@@ -267,7 +274,7 @@ class PythonGearmanClient(GearmanConnectionManager):
             request = GearmanJobRequest(GearmanJob(None, None, "resize", "image-7", image))
             client.wait_until_jobs_completed([client.send_job_request(request)])
         """
-        if current_request.state != JOB_UNKNOWN or not (current_request._future is None or _is_ready(current_request)):
+        if current_request.state != JOB_UNKNOWN or not (current_request._future is None or is_ready(current_request)):
             raise InvalidClientState(
                 f"{current_request!r} is {current_request.state}; only a new or a lost request can be sent"
             )
@@ -283,7 +290,7 @@ class PythonGearmanClient(GearmanConnectionManager):
             self._submitting.send(future, None)
             current_request._unaccepted = future
         except BaseException:  # Ctrl+C too: the request must be as it was
-            _take_back(current_request)
+            take_back(current_request)
             raise
         return current_request
 
@@ -295,15 +302,15 @@ class PythonGearmanClient(GearmanConnectionManager):
                     self._prepare(request)
             overridden = type(self).send_job_request is not PythonGearmanClient.send_job_request
             for request in requests:
-                if _is_ready(request):
+                if is_ready(request):
                     if overridden:
                         # It may change the job, which is then encoded anew.
-                        _take_back(request)
+                        take_back(request)
                     request.connection_attempts = 0
                     self.send_job_request(request)
         finally:
             for request in requests:
-                _take_back(request)
+                take_back(request)
 
     @property
     def _chooses(self) -> bool:
@@ -388,7 +395,7 @@ class PythonGearmanClient(GearmanConnectionManager):
             status = client.get_job_status(request, poll_timeout=5).status
             print(status["numerator"], "of", status["denominator"])
         """
-        return self.get_job_statuses([current_request], poll_timeout=_merged(poll_timeout, timeout))[0]
+        return self.get_job_statuses([current_request], poll_timeout=time_limit(poll_timeout, timeout))[0]
 
     def get_job_statuses(
         self,
@@ -406,20 +413,20 @@ class PythonGearmanClient(GearmanConnectionManager):
             for request in client.get_job_statuses(requests, poll_timeout=5):
                 print(request.job.unique, request.status["running"])
         """
-        requests = _requests(job_requests)
-        deadline = _deadline(poll_timeout, timeout)
+        requests = checked_requests(job_requests)
+        deadline = deadline_of(poll_timeout, timeout)
         for request in requests:
             job = request.gearman_job
             if job.handle is None or job.connection is None:
                 raise InvalidClientState(f"{request!r} has no handle: no server has accepted it yet")
-            remaining = _remaining(deadline)
+            remaining = time_left(deadline)
             limit = self._engine.options.submit_timeout if remaining is None else remaining
             # A foreground job that is not in flight here any more is not known there either, but its handle may be
             # somebody else's by now; its unique is nobody else's.
             unique = None if is_accepted(request) else job.unique
             server = self._asking.server(str(job.connection.address))
             request._status_promise = self._asking.status(server, job.handle, unique, limit, request)
-        return self.wait_until_job_statuses_received(requests, _remaining(deadline))
+        return self.wait_until_job_statuses_received(requests, time_left(deadline))
 
     def wait_until_job_statuses_received(
         self,
@@ -441,14 +448,14 @@ class PythonGearmanClient(GearmanConnectionManager):
             late = [request for request in client.get_job_statuses(requests, poll_timeout=0.1) if request.timed_out]
             client.wait_until_job_statuses_received(late, poll_timeout=5)
         """
-        requests = _requests(job_requests)
-        deadline = _deadline(poll_timeout, timeout)
+        requests = checked_requests(job_requests)
+        deadline = deadline_of(poll_timeout, timeout)
         failure: GearmanError | None = None
         for request in requests:
             promise = request._status_promise
             if promise is None:
                 continue
-            remaining = _remaining(deadline)
+            remaining = time_left(deadline)
             request.timed_out = False
             try:
                 promise.wait(self._engine.options.submit_timeout if remaining is None else remaining)
@@ -541,7 +548,7 @@ class PythonGearmanClient(GearmanConnectionManager):
         for connection in submitted_connections:
             if connection not in known:
                 raise ValueError(f"{connection!r} is not one of this client's connections")
-        deadline = _deadline(timeout, None)
+        deadline = deadline_of(timeout, None)
         self._engine.start()
         any_activity = False
         activity = False
@@ -551,71 +558,10 @@ class PythonGearmanClient(GearmanConnectionManager):
             try:
                 if not callback_fxn(activity):
                     return any_activity
-                remaining = _remaining(deadline)
+                remaining = time_left(deadline)
                 if remaining is not None and remaining <= 0:
                     return any_activity
                 activity = waiter.acquire(timeout=-1 if remaining is None else remaining)
             finally:
                 self._engine.ignore_activity(waiter)
             any_activity = any_activity or activity
-
-
-def _requests(job_requests: Iterable[GearmanJobRequest]) -> list[GearmanJobRequest]:
-    if not isinstance(job_requests, (list, tuple, set)):
-        raise TypeError(f"job_requests is a {type(job_requests).__name__}; it must be a list of GearmanJobRequest")
-    requests = list(job_requests)
-    for request in requests:
-        if not isinstance(request, GearmanJobRequest):
-            raise TypeError(f"{request!r} is not a GearmanJobRequest")
-    return requests
-
-
-def _is_ready(request: GearmanJobRequest) -> bool:
-    """Whether a request has been checked and encoded, and not sent."""
-    flight = flight_of(request)
-    return flight is not None and flight.engine is None
-
-
-def _is_decided(request: GearmanJobRequest, future: JobFuture) -> bool:
-    """Whether a request was accepted, or will not be."""
-    # In its last step it changes its state first, and has its error a moment later.
-    return request.state == JOB_CREATED or future.done()
-
-
-def _take_back(request: GearmanJobRequest) -> None:
-    """Let a request that was made ready, and not sent, be as it was."""
-    if _is_ready(request):
-        request._future = None
-
-
-def _merged(poll_timeout: float | None, timeout: float | None) -> float | None:
-    if poll_timeout is not None and timeout is not None:
-        raise TypeError("timeout is the older name of poll_timeout; give one of them")
-    return poll_timeout if timeout is None else timeout
-
-
-def _deadline(poll_timeout: float | None, timeout: float | None) -> float | None:
-    limit = _merged(poll_timeout, timeout)
-    return None if limit is None else monotonic() + limit
-
-
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - monotonic())
-
-
-def _raise_refusal(request: GearmanJobRequest, future: JobFuture | None) -> None:
-    """Raise, once, what kept a request from being accepted; how an accepted job ended is in its state."""
-    request._unaccepted = None
-    error = None if future is None or not future.done() else future.error
-    if error is None or isinstance(error, JobFailed):
-        return
-    if isinstance(error, ConnectionLost):
-        # A loss is no exception here, unless sending again was asked for and did not help.
-        if request.max_connection_attempts > 1 and request.job.handle is None:
-            text = (
-                f"task {request.job.task!r} was sent {request.connection_attempts} times and never accepted ({error})"
-            )
-            raise ExceededConnectionAttempts(text, server=error.server, task=error.task, unique=error.unique) from error
-        return
-    if isinstance(error, GearmanError) and request.job.handle is None:
-        raise error

@@ -23,7 +23,7 @@ from ..settings.addresses import parse_server
 if TYPE_CHECKING:
     from ..engine.worker.runs import Runs
     from ..settings.client_options import ClientOptions
-    from ..transport.pool import Server
+    from ..transport.servers import Server
 
 __all__ = ["ErrorListener", "PythonGearmanWorker"]
 

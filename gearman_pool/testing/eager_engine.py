@@ -32,7 +32,8 @@ from ..protocol.session import Entry
 from ..protocol.values import number
 from ..settings.addresses import ServerAddress
 from ..threads.callbacks import CallbackThreads
-from ..transport.pool import Query, Server, ServerState
+from ..transport.handler import Query
+from ..transport.servers import Server, ServerState
 from ..worker import GearmanWorker
 
 if TYPE_CHECKING:

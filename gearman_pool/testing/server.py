@@ -97,7 +97,7 @@ class EmbeddedServer:
         self._job_retries = job_retries
         self._ssl_context = ssl_context
         self._clock = clock
-        # Guards starting and stopping; may be held for as long as these take, and the thread never takes it.
+        # Guards starting and stopping; held for as long as these take, with no other lock. The thread never takes it.
         self._lock = threading.Lock()
         self._loop: ServerLoop | None = None
         _servers.add(self)

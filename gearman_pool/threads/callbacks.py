@@ -30,7 +30,7 @@ Call = Callable[[], object]
 
 
 class _Idle:
-    """An idle thread: a lock that is released when there is a call for it."""
+    """An idle thread: ``lock``, taken from the beginning, is released when there is a call for it, or it is to end."""
 
     __slots__ = ("call", "lock")
 
@@ -43,8 +43,8 @@ class _Idle:
 class CallbackThreads:
     """Runs calls on daemon threads. Any thread may call `submit`.
 
-    ``_lock`` guards all fields. It is held for a few instructions, by the I/O thread and by these threads, never across
-    a call, and no other lock is taken with it held.
+    ``_lock`` guards all fields. It is held for a few instructions, by the I/O thread, by these threads, by those that
+    run tasks and by who stops them, never across a call, and no other lock is held or taken with it.
     """
 
     def __init__(self, name: str, post_later: Callable[[float, Call], object]) -> None:
@@ -136,7 +136,8 @@ class CallbackThreads:
 class Mailbox:
     """Runs its calls in order, one at a time, on the callback threads.
 
-    ``_lock`` guards ``_calls`` and ``_scheduled``; it is held for a few instructions by library code only.
+    ``_lock`` guards ``_calls`` and ``_scheduled``; it is held for a few instructions by library code only, with no
+    other lock.
     """
 
     __slots__ = ("_calls", "_lock", "_scheduled", "_threads")

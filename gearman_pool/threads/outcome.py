@@ -62,9 +62,10 @@ class Outcome(concurrent.futures.Future[Any]):
     """What callers wait for. Set once, by `resolve`.
 
     ``_condition`` guards ``_state``, ``_result``, ``_exception``, ``_done_callbacks`` and ``_waiters`` (the standard
-    library's names); ``_audience`` is written with them, and then belongs to who has resolved it. ``_blocked`` and
-    ``_watchers`` are lists of callers' own locks, changed by single operations. What is read for every job stands in
-    slots, which is cheapest up to Python 3.11; what one rarely has stands on the class until it is there.
+    library's names). No other lock is held with it; the standard library's functions hold those of several futures.
+    ``_audience`` is written with the outcome, and then belongs to who has resolved it. ``_blocked`` and ``_watchers``
+    are lists of callers' own locks, changed by single operations. What is read for every job stands in slots, which is
+    cheapest up to Python 3.11; what one rarely has stands on the class until it is there.
     """
 
     __slots__ = (

@@ -8,12 +8,15 @@ Measured: a system call for each job gives 25,000-30,000 jobs/s in bulk, gatheri
 leaves the write to the I/O thread waits for one more hand-over of the interpreter's lock.
 
 ``lock`` is only ever tried, never waited for: a lock held across a system call makes callers queue up behind each
-other (140-240 jobs/s with 16 callers and one CPU-bound thread, against 1,500 this way). Who finds it taken leaves its
-entry to the holder, who looks again before leaving.
+other (140-240 jobs/s with 16 callers and one CPU-bound thread, against 1,500 this way). A caller that finds ``lock``
+taken leaves its entry to the holder, who looks again before leaving.
 
-A caller can be interrupted between any two bytecodes (Ctrl-C, time limits by signals). If that happens while it drains,
-``lock`` stays taken: the I/O thread finds no thread in `_drain` behind it and gives the connection up; its jobs go
-the way of a lost connection. Nobody gets another's answer.
+A caller can be interrupted between any two bytecodes (Ctrl-C, time limits by signals). If that happens in `_drain`,
+``lock`` stays taken: the I/O thread finds the lock taken and no thread in `_drain`, and gives the connection up; the
+connection's jobs go the way of a lost connection. Nobody gets another's answer.
+
+Threads: see `Connection`. A connection waits for nothing but ``lock``, at its own end, for a moment. A connection never
+looks for another one, and never decides what becomes of a job: its `Owner` is told.
 """
 
 from __future__ import annotations
@@ -26,20 +29,28 @@ import sys
 import threading
 from collections import deque
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from ..errors import ConnectionLost, GearmanError, ProtocolError, TLSError
 from ..protocol.packets import packet_size
-from ..protocol.session import Entry, Event, ReplySession
+from ..protocol.session import Entry, Event, ReplySession, token_of
 from ..threads import lifecycle
 from . import syscalls
-from .io_thread import Timer, copy_of
+from .io_thread import IOThread, copy_of
+from .servers import Server
+from .timers import Timer
 from .tls import looks_like_tls, tls_error
 
 if TYPE_CHECKING:
-    from .pool import Pool, Server
+    from typing_extensions import TypeVar
 
-__all__ = ["DIRECT_WINDOW", "Connection", "LostEntries"]
+    S = TypeVar("S", bound=ReplySession, default=Any)
+else:
+    from typing import TypeVar
+
+    S = TypeVar("S", bound=ReplySession)
+
+__all__ = ["DIRECT_WINDOW", "Connection", "LostEntries", "Owner", "Rescue", "S"]
 
 #: While fewer requests than this are unanswered, callers send themselves.
 DIRECT_WINDOW = 64
@@ -71,42 +82,73 @@ class LostEntries:
         self.accepted: list[object] = accepted
 
 
-class Connection:
+class Owner(Protocol[S]):
+    """What a connection asks of its pool. Called on the I/O thread; must not block."""
+
+    @property
+    def io(self) -> IOThread:
+        """The thread that the connection belongs to."""
+
+    def on_events(self, connection: Connection[S], events: list[Event]) -> None:
+        """The session has understood these."""
+
+    def connection_lost(self, connection: Connection[S], error: GearmanError, entries: LostEntries) -> None:
+        """The connection has been closed for this reason; these are what it held."""
+
+    def on_lost(self, connection: Connection[S], error: GearmanError, entries: LostEntries) -> None:
+        """A connection that had been closed before still held these."""
+
+    def connection_lingers(self, connection: Connection[S]) -> None:
+        """The connection is closed, and `Connection.close_lingering` is to be called at the end at the latest."""
+
+    def connection_is_gone(self, connection: Connection[S]) -> bool:
+        """The connection lingers no longer. Return whether it did until now: only one of several callers hears so."""
+
+
+class Connection(Generic[S]):
     """A connected socket and its session.
 
-    From any thread: `submit`, `pending`, and reading ``up`` and ``suspect``. All else belongs to the I/O thread.
+    From any thread: `submit`, `pending`, `tokens`, `unanswered`, `outbound_bytes`, and reading ``closed``, ``up`` and
+    ``suspect``. All else belongs to the I/O thread.
 
-    ``lock`` guards ``_rest`` and the sending half of the socket. It is tried, never waited for, with any lock held.
+    ``lock`` guards ``_rest`` and the sending half of the socket. Only the I/O thread waits for it, for `PATIENCE`, and
+    then holds none but those of closed connections, which it never gives back; others try it.
+
+    A connection is never used again after its end: a server that comes back gets a new one. So the identity of a
+    connection is enough to tell one life of its server from the next, and no number of a generation is needed: news of
+    an older connection, however late, names that one, and cannot take down a server that has recovered.
     """
 
-    def __init__(self, pool: Pool, server: Server, sock: socket.socket, session: ReplySession, generation: int) -> None:
+    def __init__(self, owner: Owner[S], server: Server[Connection[S]], sock: socket.socket, session: S) -> None:
         self.server = server
-        self.generation = generation
-        self.session = session
+        self.session: S = session
         self.queue: deque[Entry] = deque()
         self.order: deque[Entry] = session.order
         self.handles: dict[str, Any] = session.handles
         self.lock: threading.Lock = threading.Lock()
         self.closed: bool = False
         self.up: bool = False
-        #: It has missed a health check; others are preferred.
-        self.suspect = False
-        self.last_heard: float = pool.io.clock()
+        #: A health check was not answered in time; other connections are preferred.
+        self.suspect: bool = False
+        #: When the session was first answered; 0 before.
+        self.up_since: float = 0.0
+        self.last_heard: float = owner.io.clock()
         # When the server last took a part of what was too much for one system call.
         self._last_taken = 0.0
-        self.up_since: float = 0.0
-        self.sent_packets: int = 0
-        self._pool = pool
-        self._io = pool.io
+        self._owner = owner
+        self._io = owner.io
+        # Bound once: each read tells of events.
+        self._on_events = owner.on_events
         self._sock = sock
         self._direct = sock.__class__ is socket.socket
         self._send = syscalls.send if self._direct else syscalls.send_tls
-        self._receive = pool.io.receive if self._direct else syscalls.receive_plain
+        self._receive = owner.io.receive if self._direct else syscalls.receive_plain
         # Buffers that a system call did not take, oldest first.
         self._rest: list[bytes | memoryview] = []
         self._write_watched = False
+        # Runs while somebody else holds ``lock``; see `_look_again`.
         self._contention: Timer | None = None
-        # Why it was closed, while somebody was sending.
+        # Why the connection was closed, if somebody was sending then and the descriptor is still to be closed.
         self._loss: GearmanError | None = None
 
     def __repr__(self) -> str:
@@ -120,7 +162,7 @@ class Connection:
 
     @property
     def pending(self) -> int:
-        """How many requests and jobs it holds: queued, unanswered, and accepted but unfinished."""
+        """How many requests and jobs are in flight here: queued, unanswered, and accepted but unfinished."""
         return len(self.queue) + len(self.order) + len(self.handles)
 
     # ---- any thread ------------------------------------------------------------------------------------------------
@@ -132,7 +174,7 @@ class Connection:
             self.queue.extend(more)
         if self.closed:
             # The I/O thread emptied the queue before the append: hand it the straggler.
-            self._io.post(self._rescue)
+            self._io.post(Rescue(self))
         elif len(self.order) < DIRECT_WINDOW:
             if self._direct and self._may_write():
                 self._flush()
@@ -142,9 +184,18 @@ class Connection:
             self._io.wake()
 
     def _may_write(self) -> bool:
-        # Signal handlers raise in the main thread. It writes itself only where an interruption would harm nobody else:
-        # on a connection that has nothing in flight.
+        # Signal handlers raise in the main thread. The main thread writes itself only where an interruption would harm
+        # nobody else: on a connection that has nothing in flight.
         return threading.get_ident() != lifecycle.main_thread or not (self.order or self.handles)
+
+    def tokens(self) -> list[Any]:
+        """Return the tokens of what is queued or unanswered. Runs on any thread."""
+        # The queue first: an entry that is sent meanwhile is found twice, and never missed.
+        return [token_of(entry) for entry in (*copy_of(self.queue), *copy_of(self.order))]
+
+    def unanswered(self) -> list[Any]:
+        """Return the tokens of what was sent and is not answered, oldest first. Runs on any thread."""
+        return [token_of(entry) for entry in copy_of(self.order)]
 
     def outbound_bytes(self) -> int:
         """Return about how many bytes wait to be sent. Runs on any thread."""
@@ -162,7 +213,8 @@ class Connection:
             try:
                 error = self._drain()
             except BaseException:
-                # Struck from outside. ``lock`` stays taken, and with what is in its hands here nobody else would look.
+                # The caller was struck from outside. ``lock`` stays taken, and nobody else would look for what this
+                # caller had in its hands.
                 self._io.post(self.pump)
                 raise
             lock.release()
@@ -203,7 +255,6 @@ class Connection:
                     queue.popleft()
                 except IndexError:  # the client was closed, and waited for this thread no longer
                     return None
-                self.sent_packets += 1
                 if isinstance(packet, bytes):
                     batch.append(packet)
                     size += len(packet)
@@ -226,13 +277,22 @@ class Connection:
             return False
         return len(self.order) < DIRECT_WINDOW
 
+    def came_up(self) -> None:
+        """The server has answered for the first time: callers may use the connection."""
+        self.up = True
+        self.up_since = self._io.now
+
+    def doubt(self, suspect: bool) -> None:
+        """Note whether a health check is unanswered for so long that other connections are to be preferred."""
+        self.suspect = suspect
+
     def withdraw(self, token: object) -> bool:
-        """Take a token's entry off the queue; return False if it has left it, or somebody is sending right now."""
+        """Take a token's entry off the queue; return False if it has left already, or somebody is sending right now."""
         if not self.lock.acquire(False):
             return False
         try:
             for entry in copy_of(self.queue):
-                if entry[2] is token:
+                if token_of(entry) is token:
                     self.queue.remove(entry)
                     return True
             return False
@@ -312,14 +372,14 @@ class Connection:
             self._lose_for(error)
             return False
         if events:
-            self._pool.handler.on_events(self, events)
+            self._on_events(self, events)
         if self.session.failure is not None:
             self._lose_for(self.session.failure)
             return False
         return True
 
     def _lose_by(self, what: str, error: OSError | None) -> None:
-        """The socket is broken, or at its end."""
+        """Close the connection, whose socket is broken or at its end, and say why in words that tell what to do."""
         alert = None if self._direct or self.up_since else self._alert(error)
         if alert is not None:
             self.lose(tls_error(self.server.address, alert))
@@ -362,33 +422,34 @@ class Connection:
         """Close the connection for this reason and hand what it held to the pool."""
         if not self.closed:
             entries = self.close(error)
-            self._pool.connection_lost(self, error, entries)
+            self._owner.connection_lost(self, error, entries)
 
     def close(self, error: GearmanError) -> LostEntries:
         """Close the socket and return what the connection held.
 
-        Nothing yet, if a caller is in the middle of sending: what it has in its hands is in doubt until it has left.
-        The handler is then told of it all with ``error`` as soon as that is so.
+        If a caller is in the middle of sending, nothing is returned yet: what the caller has in its hands is in doubt
+        until it has left. As soon as it has, the owner is told of everything with ``error``.
         """
         self.closed = True
         self.up = False
         self._io.unwatch(self._sock)
         if self.lock.acquire(timeout=PATIENCE):
-            # Not released: nobody sends on it any more.
+            # ``lock`` is not released: nobody sends here any more.
             return self._close_socket(certain=True)
-        # Its system calls fail from now on; the descriptor stays until it has left, lest its number be given to another
-        # connection under its feet.
+        # The caller's system calls fail from now on. The descriptor stays until the caller has left, lest its number be
+        # given to another connection under the caller's feet.
         self._loss = error
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
-        self._pool.lingering.append(self)
+        self._owner.connection_lingers(self)
         self._io.call_later(PATIENCE, self._close_later)
         return LostEntries([], [], [])
 
     def _close_socket(self, certain: bool) -> LostEntries:
-        """Close it and return what the connection held; ``certain`` is whether no caller was struck while it sent.
+        """Close the socket and return what the connection held.
 
-        A caller that was may have sent bytes that still stand in ``_rest``.
+        ``certain`` says that no caller was struck while sending: one that was may have sent bytes that still stand in
+        ``_rest``.
         """
         with contextlib.suppress(OSError):
             self._sock.close()
@@ -411,16 +472,18 @@ class Connection:
     def close_lingering(self, patience: float = 0.0) -> bool:
         """Close the socket of a closed connection if whoever was sending has left; return whether it is closed.
 
-        With ``patience`` it waits so many seconds for that, and then closes it all the same.
+        With ``patience`` the socket is closed after so many seconds even if somebody is still sending.
         """
-        if self not in self._pool.lingering:
+        loss = self._loss
+        if loss is None:
             return True
         certain = self.lock.acquire(timeout=patience)
         if not certain and not patience and self._somebody_drains():
             return False
-        self._pool.lingering.remove(self)
-        assert self._loss is not None
-        self._pool.handler.on_lost(self, self._loss, self._close_socket(certain))
+        # After the end of the loop several callers may be here, and what the connection held is handed over once.
+        if self._owner.connection_is_gone(self):
+            self._loss = None
+            self._owner.on_lost(self, loss, self._close_socket(certain))
         return True
 
     def close_after_fork(self) -> LostEntries:
@@ -440,15 +503,16 @@ class Connection:
             except IndexError:
                 return entries
 
-    def _rescue(self) -> None:
-        if self in self._pool.lingering:
-            return  # what it holds is handed over when whoever sends has left
+    def rescue(self) -> None:
+        """Hand over what has come to the connection after its end."""
+        if self._loss is not None:
+            return  # what the connection holds is handed over when whoever sends has left
         entries = self._take_queue()
         if entries:
-            self._pool.handler.on_lost(self, self._lost("the connection was closed"), LostEntries(entries, [], []))
+            self._owner.on_lost(self, self._lost("the connection was closed"), LostEntries(entries, [], []))
 
     def _look_again(self) -> None:
-        """Somebody else sends: come back soon, and see to it that it has left by then."""
+        """While somebody else sends: come back soon, and see to it that the other has left by then."""
         if self._contention is None:
             self._contention = self._io.call_later(PATIENCE, self._check_holder)
 
@@ -479,10 +543,26 @@ class Connection:
         return error
 
 
+class Rescue:
+    """A posted call that hands over what has come to a connection after its end.
+
+    In the child of a fork nobody makes posted calls; the child looks for these, and asks the connection itself.
+    """
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        self.connection: Connection[Any] = connection
+
+    def __call__(self) -> None:
+        self.connection.rescue()
+
+
 def _is_alert(error: OSError | None) -> bool:
     return isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
 
 
+#: The functions that hold ``lock``, as they stand on a thread's stack: a decorator or an override would hide them.
 _DRAINING = frozenset((Connection._drain.__code__, Connection._flush.__code__))
 
 

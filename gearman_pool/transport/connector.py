@@ -20,7 +20,7 @@ from typing import TypeVar
 from ..errors import ClientClosed, ConnectionError, ConnectTimeout, GearmanError, ThreadUnavailable, TLSError  # noqa: A004
 from ..settings.addresses import ServerAddress
 from ..threads.launch import launch
-from .io_thread import Timer
+from .timers import Timer
 from .tls import tls_error
 
 __all__ = ["Attempt", "connect"]
@@ -49,7 +49,7 @@ class Attempt:
         #: Runs out when the attempt takes longer than it may.
         self.timer: Timer | None = None
         self._done = done
-        # What it has opened so far, for the child of a fork. Written by the attempt's thread.
+        # The socket that was opened last, for the child of a fork. Written by the attempt's thread.
         self._sock: socket.socket | None = None
 
     def start(self, name: str) -> None:

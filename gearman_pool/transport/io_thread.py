@@ -1,14 +1,13 @@
-"""The one background thread of a client: selector, waker, timers.
+"""The one background thread of a client: a loop over selector, timers and posted calls, and the waker that wakes it.
 
-Threads: `post`, `wake` and `ensure_running` may be called from any thread and take no lock. Everything else belongs
-to the I/O thread itself.
+Threads: `post` and its kin, `wake`, `ensure_running`, `is_current` and `wait_stopped` may be called from any thread and
+take no lock. `run_turns` is the guest's, see `Leadership`. Everything else belongs to whichever of the two runs the
+loop. The loop never blocks but in the selector's wait, and never reads what comes: it tells whoever watches the socket.
 """
 
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import selectors
 import socket
 import threading
@@ -22,19 +21,15 @@ from ..threads.launch import launch
 from ..threads.waiting import release_all
 from . import syscalls
 from .leadership import Leadership
+from .timers import NEVER, Timer, Timers
 
-__all__ = ["IOThread", "Pollable", "Timer", "copy_of"]
-
-#: Dead timers are dropped from the heap when there are this many and they are the larger half of it.
-_DEAD_TIMERS = 1024
+__all__ = ["IOThread", "Pollable", "copy_of"]
 
 #: So many waiting callers are reason enough to wake them before the turn is over.
 _RELEASE_LIMIT = 32
 
 #: How often a loop without a selector looks for work, and for descriptors to have one, in seconds.
 _BLIND_TURN = 0.02
-
-_NEVER = float("inf")
 
 T = TypeVar("T")
 
@@ -46,44 +41,18 @@ class Pollable(Protocol):
         """Called on the I/O thread when the socket is ready. Must not block."""
 
 
-class Timer:
-    """A call that is due at a moment of the monotonic clock."""
-
-    __slots__ = ("_call", "_owner", "when")
-
-    def __init__(self, owner: IOThread, when: float, call: Callable[[], object]) -> None:
-        self.when: float = when
-        self._call: Callable[[], object] | None = call
-        self._owner = owner
-
-    def cancel(self) -> None:
-        """Do not make the call. Harmless when it has been made."""
-        if self._call is not None:
-            self._call = None
-            self._owner.timer_died()
-
-    def run(self) -> None:
-        """Make the call unless it was cancelled."""
-        call, self._call = self._call, None
-        if call is not None:
-            call()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the call is still to be made."""
-        return self._call is not None
-
-
 class IOThread:
     """A selector loop on a daemon thread that starts with the first use.
 
-    ``turn`` is called once in each turn, after what was ready has been handled; it returns True if there is more to do
-    at once. ``on_error`` is told of an exception that nobody expected; the loop goes on after it. ``on_stop`` runs
-    last.
+    ``turn`` is called once in each turn, after what was ready has been handled. ``has_work`` tells whether the next
+    turn should begin at once. ``on_error`` is told of an exception that nobody expected; the loop goes on after it.
+    ``on_stop`` runs last.
 
-    ``sleeping`` is written by the I/O thread alone: it sets it to the number of this sleep, looks once more for work,
-    waits, and sets it to 0. A caller that finds it set after it has put its work in place sends a wake-up; one that
+    ``sleeping`` is written by the I/O thread alone: the thread sets it to the number of this sleep, looks once more for
+    work, waits, and sets it to 0. A caller that finds it set after putting its work in place sends a wake-up; one that
     finds 0 knows that the thread will look again. (Letting callers clear a flag loses wake-ups.)
+
+    The timers are reached through `call_later` and `call_at`, which stand for those of `Timers`.
 
     Where the process has no descriptor left for the selector, the loop runs without one: timers and calls go on, so
     that nothing waits longer than it may, nothing can be watched, and each turn tries to have one.
@@ -92,7 +61,7 @@ class IOThread:
     def __init__(
         self,
         name: str,
-        turn: Callable[[], bool],
+        turn: Callable[[], object],
         has_work: Callable[[], bool],
         on_error: Callable[[BaseException], None],
         on_stop: Callable[[], None],
@@ -100,18 +69,21 @@ class IOThread:
     ) -> None:
         self.name = name
         self.clock = clock
-        #: Somebody has started the thread; it is ``running`` when it has come so far as to take calls.
+        #: Somebody has started the thread, which may not have come so far as to run.
         self.started: bool = False
+        #: The thread takes calls. Never unset.
         self.running: bool = False
         self.sleeping: int = 0
         self.stopped: bool = False
         self.ended: bool = False
+        #: When the loop wakes by itself at the latest.
         self.wake_at: float = 0.0
+        #: The moment at which this turn began.
         self.now: float = clock()
         self.receive: Callable[[socket.socket], bytes | None] = syscalls.receiver()
         self.wakeups: int = 0
-        # The sleep that somebody has ended already. Under load dozens of callers find the thread asleep before it gets
-        # the interpreter's lock; one wake-up is enough.
+        # The number of the last sleep for which a wake-up was sent. Under load dozens of callers find the thread asleep
+        # before it gets the interpreter's lock; one wake-up is enough.
         self._woken = 0
         self._turn = turn
         self._has_work = has_work
@@ -122,15 +94,16 @@ class IOThread:
         self.leadership: Leadership = Leadership(self.wake)
         self._selector: selectors.BaseSelector | None = None
         self._waker: tuple[socket.socket, socket.socket] | None = None
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._timer_numbers = itertools.count()
-        self._dead_timers = 0
+        self._timers = Timers(clock)
+        self.call_later: Callable[[float, Callable[[], object]], Timer] = self._timers.call_later
+        self.call_at: Callable[[float, Callable[[], object]], Timer] = self._timers.call_at
         # When the guest that leads wants to be back.
-        self._guest_deadline = _NEVER
+        self._guest_deadline = NEVER
         # A guest has left in the middle of a turn.
         self._rest_is_due = False
+        # The locks of callers that wait for the end of the thread.
         self._waiters: deque[threading.Lock] = deque()
-        # The locks of callers whose wait is over; see `release_soon`.
+        # The locks of callers whose wait for something else is over; see `release_soon`.
         self._releases: list[threading.Lock] = []
 
     # ---- from any thread -------------------------------------------------------------------------------------------
@@ -155,7 +128,7 @@ class IOThread:
         self.wake()
 
     def post_by(self, when: float, call: Callable[[], object]) -> None:
-        """Have ``call`` made on the I/O thread before ``when``; it is not woken for that if it wakes in time anyway."""
+        """Have ``call`` made on the I/O thread before ``when``; a thread that wakes by itself in time is not woken."""
         self._inbox.append(call)
         if when < self.wake_at:
             self.wake()
@@ -172,8 +145,8 @@ class IOThread:
             # A full buffer means that a wake-up is on its way; a closed one that the thread has ended.
             with contextlib.suppress(OSError):
                 syscalls.send(waker[1], b"\0")
-            # After the send, so that an interrupted caller suppresses nobody else's; with the number, so that a late
-            # note of an earlier sleep does not either.
+            # Noted after the send, so that an interrupted caller suppresses nobody else's wake-up; noted as a number,
+            # so that a caller that was held up here, and notes an earlier sleep, suppresses none of this one.
             self._woken = sleep
 
     def is_current(self) -> bool:
@@ -201,11 +174,11 @@ class IOThread:
         if self.stopped or not self.leadership.lead():
             return
         try:
-            deadline = self._guest_deadline = _NEVER if timeout is None else self.clock() + timeout
+            deadline = self._guest_deadline = NEVER if timeout is None else self.clock() + timeout
             while not (self.stopped or until() or self.now >= deadline):
                 self._guarded_turn(until)
         finally:
-            self._guest_deadline = _NEVER
+            self._guest_deadline = NEVER
             self.release_now()
             self.leadership.go_away()
 
@@ -263,24 +236,6 @@ class IOThread:
         while self._releases:
             self._releases.pop().release()
 
-    def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
-        """Have ``call`` made after ``delay`` seconds."""
-        return self.call_at(self.clock() + delay, call)
-
-    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
-        """Have ``call`` made at ``when`` on the monotonic clock."""
-        timer = Timer(self, when, call)
-        heapq.heappush(self._timers, (when, next(self._timer_numbers), timer))
-        return timer
-
-    def timer_died(self) -> None:
-        """Count a cancelled timer, and clear the heap of them when they are many."""
-        self._dead_timers += 1
-        if self._dead_timers > _DEAD_TIMERS and self._dead_timers * 2 > len(self._timers):
-            self._timers = [item for item in self._timers if item[2].alive]
-            heapq.heapify(self._timers)
-            self._dead_timers = 0
-
     def watch(self, sock: socket.socket | int, pollable: Pollable) -> None:
         """Call ``pollable.on_ready`` whenever ``sock``, or a descriptor of another kind, can be read.
 
@@ -317,7 +272,7 @@ class IOThread:
             self._on_stop()
             self._close_descriptors()
             self.ended = True
-            # Who posts or submits after this sees that it has ended; who did before is served here.
+            # Callers that post or submit after this see that the loop has ended; those that did before are served here.
             self._on_stop()
             self.run_leftovers()
             self.release_now()
@@ -360,8 +315,8 @@ class IOThread:
     def _one_turn(self, until: Callable[[], bool] | None) -> None:
         """Wait for what is ready, handle it, and do the rest of the turn.
 
-        If a guest finds that it has what it leads for, the rest is a turn of its own, the next one: it is done while
-        the server works on what the guest sends, and not while it waits for that.
+        If a guest finds that it has what it leads for, the rest is a turn of its own, the next one: the rest is then
+        done while the server works on what the guest sends, and the server does not wait for the rest.
         """
         if self._rest_is_due:
             self._do_the_rest()
@@ -369,14 +324,15 @@ class IOThread:
         if self._selector is None:
             with contextlib.suppress(OSError):
                 self._open()
-        # Whoever posts between the look at the inbox and the new moment must wake it.
-        self.wake_at = _NEVER
+        # Callers that post between the look at the inbox and the new moment must wake the loop.
+        self.wake_at = NEVER
         self.sleeping = self.wakeups + 1
         if self._inbox or self._has_work() or self.leadership.wish is not None:
             timeout: float | None = 0.0
         else:
-            timeout = self._until_next_timer()
-        self.wake_at = _NEVER if timeout is None else self.clock() + timeout
+            moment = min(self._timers.next_moment(), self._guest_deadline)
+            timeout = None if moment == NEVER else max(0.0, moment - self.clock())
+        self.wake_at = NEVER if timeout is None else self.clock() + timeout
         self.release_now()
         try:
             ready = self._select(timeout)
@@ -399,36 +355,16 @@ class IOThread:
         self._rest_is_due = False
         # Sockets first, timers after: a process that was stopped for a while finds answers and due health checks at
         # once, and must not take a server for dead whose answer lies there unread.
-        self._run_timers()
+        self._timers.run_due(self.now)
         self._run_inbox()
-        while self._turn():
-            pass
+        self._turn()
 
     def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         if self._selector is not None:
             return self._selector.select(timeout)
-        # Nobody can wake it here, so it looks by itself.
+        # Nobody can wake the loop without a waker, so the loop looks for work by itself.
         threading.Event().wait(_BLIND_TURN if timeout is None else min(timeout, _BLIND_TURN))
         return []
-
-    def _until_next_timer(self) -> float | None:
-        timers = self._timers
-        while timers and not timers[0][2].alive:
-            heapq.heappop(timers)
-            self._dead_timers = max(0, self._dead_timers - 1)
-        when = min(timers[0][0], self._guest_deadline) if timers else self._guest_deadline
-        return None if when == _NEVER else max(0.0, when - self.clock())
-
-    def _run_timers(self) -> None:
-        timers = self._timers
-        now = self.now
-        while timers and timers[0][0] <= now:
-            timer = heapq.heappop(timers)[2]
-            if timer.alive:
-                timer.run()
-            else:
-                self._dead_timers = max(0, self._dead_timers - 1)
-            timers = self._timers
 
     def _run_inbox(self) -> None:
         inbox = self._inbox

@@ -4,9 +4,12 @@ A worker with one slot has nothing to do but wait for its next job. If another t
 each job costs two hand-overs of the interpreter's lock: 4,400-5,200 jobs/s on gearmand, where a C worker does
 8,600-12,000. So that thread runs the loop itself while it waits (leader and followers), and the I/O thread stands by.
 
-A guest that runs a task is away, and nobody answers for the connections then. The I/O thread leads again when that has
-lasted `PATIENCE`. To notice it looks from time to time, but only while there is something to notice: the guest wakes it
-when it goes away for the first time in a while, and it sleeps when it finds the guest back and quiet.
+A guest that runs a task is away, and nobody answers for the connections then. The I/O thread leads again once the guest
+has been away for `PATIENCE`. For that the I/O thread looks from time to time, but only while the guest comes and goes:
+an I/O thread that finds the guest back, and not gone since the last look, sleeps, and the guest wakes it when it goes.
+
+Threads: each method stands under the banner of the thread that calls it; `is_current` may be called from any. Only
+`lead` and `take` wait, the first for the end of a turn, the second while the guest leads or has just gone.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ PATIENCE = 0.02
 class Leadership:
     """The right to run turns of the loop. At most one guest at a time.
 
-    ``_holder`` says who leads: taking and leaving it are single operations of a dict, each of them atomic. The guest
-    writes ``_away_since``, ``_trips`` and ``wish``, the I/O thread ``_parked`` and ``_seen``.
+    ``_holder`` says who leads: a thread takes or leaves the lead by a single operation of that dict, each of them
+    atomic. The guest writes ``_away_since``, ``_trips`` and ``wish``, the I/O thread ``_parked`` and ``_seen``.
     """
 
     def __init__(self, wake: Callable[[], object]) -> None:
@@ -34,14 +37,17 @@ class Leadership:
         #: The I/O thread has ended.
         self.ended = False
         self._wake = wake
+        # The identity of the thread that leads, under the only key "leader"; empty if nobody leads.
         self._holder: dict[str, int] = {}
+        # When the guest went away; None while the guest leads.
         self._away_since: float | None = None
-        # How often it has gone away, and what of that the I/O thread has seen.
+        # How often the guest has gone away, and how often it had when the I/O thread looked last.
         self._trips = 0
         self._seen = -1
-        #: The guest wants to lead: a lock that is taken, and released when it may look again.
+        #: The guest wants to lead: a lock that is taken, and that the I/O thread releases when it hands the lead over.
         self.wish: threading.Lock | None = None
         self._guest_ident = 0
+        # The lock on which the I/O thread sleeps; whoever releases it wakes the I/O thread.
         self._parked: threading.Lock | None = None
 
     def is_current(self) -> bool:
@@ -51,13 +57,13 @@ class Leadership:
     # ---- the guest -------------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
-        """Become the guest. Nobody else may be it, and the I/O thread has made a turn: it leads until `lead`."""
+        """Become the guest. There is no other, and the I/O thread, which has made a turn, leads until `lead`."""
         self._guest_ident = threading.get_ident()
         self._away_since = monotonic()
         self.guest = True
 
     def leave(self) -> None:
-        """Be it no longer; the I/O thread leads from now on. May be called at any moment, also after an exception."""
+        """Be the guest no longer; the I/O thread leads from now on. Harmless at any moment, also after an exception."""
         self.guest = False
         self.wish = None
         if self.is_current():
@@ -65,7 +71,7 @@ class Leadership:
         self._unpark()
 
     def lead(self) -> bool:
-        """Come back, and wait until the I/O thread has left the loop if it is in it; return False if that has ended."""
+        """Come back, after the turn that the I/O thread may be in; return False if the I/O thread has ended."""
         me = threading.get_ident()
         while self._holder.setdefault("leader", me) != me:
             if self.ended:
@@ -74,14 +80,14 @@ class Leadership:
             wish.acquire()
             self.wish = wish
             self._wake()
-            # Bounded, so that a wish which the I/O thread overlooked is repeated.
+            # The wait is bounded, so that a wish which the I/O thread overlooked is repeated.
             wish.acquire(timeout=PATIENCE)
         self.wish = None
         self._away_since = None
         return True
 
     def go_away(self) -> None:
-        """Let the loop be, to run a task."""
+        """Leave the loop, to run a task."""
         self._away_since = monotonic()
         self._trips += 1
         self._holder.clear()
@@ -96,7 +102,7 @@ class Leadership:
     # ---- the I/O thread --------------------------------------------------------------------------------------------
 
     def take(self) -> bool:
-        """Return whether the I/O thread may run a turn now; if not, that took a while."""
+        """Return whether the I/O thread may run a turn now; if not, the call has waited a while or slept."""
         me = threading.get_ident()
         if not self.guest:
             self._holder["leader"] = me
@@ -105,7 +111,7 @@ class Leadership:
             wish = self.wish
             if wish is None:
                 return True
-            # Handed over, not just left: the I/O thread would be the first to take it again.
+            # The lead is handed over, not just left: the I/O thread would be the first to take it again.
             self._holder["leader"] = self._guest_ident
             wish.release()
         away = self._away_since
@@ -119,10 +125,11 @@ class Leadership:
         return False
 
     def _park(self) -> None:
-        """Sleep until the guest goes away, or leaves."""
+        """Sleep until the guest goes away, or leaves for good."""
         parked = threading.Lock()
         parked.acquire()
         self._parked = parked
+        # The guest may have gone before it could find the lock above.
         if self._away_since is None and self.guest:
             parked.acquire()
         self._parked = None

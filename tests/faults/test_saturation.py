@@ -273,14 +273,15 @@ def test_budget_of_bytes_is_exact_for_small_and_large_jobs_in_any_order(gearmand
     held = counted = refused = 0
     with GearmanClient([gearmand.address], max_outbound_bytes=limit, submit_timeout=60) as client:
         pool = client._engine.pool
-        count = pool._too_many_bytes
+        budget = pool.budget
+        count = budget._too_many_bytes
 
         def counting(size: int, number: int) -> bool:
             nonlocal counted
             counted += 1
             return count(size, number)
 
-        pool._too_many_bytes = counting
+        budget._too_many_bytes = counting
         for _ in range(9000):
             size = numbers.randrange(1_000_000) if numbers.random() < 0.02 else numbers.randrange(200)
             full = pool.full(size)

@@ -75,7 +75,7 @@ MUTATIONS = [
     Mutation(
         name="cancel-overlooks-who-shares-the-handle",
         file="gearman_pool/engine/client/cancelling.py",
-        old="        elif connection.session.shares(handle):  # type: ignore[attr-defined]\n",
+        old="        elif connection.session.shares(handle):\n",
         new="        elif False:\n",
         tests=tuple(
             f"{_UNIQUES}::test_cancelling_one_of_two_jobs_that_a_dash_has_joined_leaves_the_other_its_result[{kind}]"

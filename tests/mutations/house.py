@@ -40,4 +40,37 @@ MUTATIONS = [
         ),
         breaks="The first command of the README fails in a fresh clone.",
     ),
+    Mutation(
+        name="lock-that-no-page-names",
+        file="gearman_pool/engine/announcer.py",
+        old="        self._failed = False\n\n",
+        new="        self._failed = False\n        self._told_lock = threading.Lock()\n\n",
+        tests=(
+            "tests/test_docs.py::test_page_on_threads_names_every_lock",
+            "tests/test_docs.py::test_comments_say_what_a_lock_guards",
+        ),
+        breaks="Nobody can say from the page on threads which locks there are, and what may be held with them.",
+    ),
+    Mutation(
+        name="way-leaves-a-move-out",
+        file="gearman_pool/jobs/flight.py",
+        old="            (JOB_PENDING, JOB_FAILED),\n",
+        new="",
+        tests=(
+            "tests/jobs/test_way.py::test_every_move_of_a_job_stands_in_the_way_and_no_other",
+            "tests/jobs/test_way.py::test_a_method_of_the_way_makes_the_moves_that_it_is_said_to_make[end]",
+        ),
+        breaks="The drawing of a job's way in the documentation says less than is so.",
+    ),
+    Mutation(
+        name="way-names-another-thread",
+        file="gearman_pool/jobs/flight.py",
+        old='    Step("resolve", _IO,',
+        new='    Step("resolve", _CALLBACK,',
+        tests=(
+            "tests/jobs/test_way.py::test_the_threads_of_the_way_are_those_that_call",
+            "tests/jobs/test_way.py::test_a_step_follows_steps_of_the_way",
+        ),
+        breaks="The drawing of a job's way in the documentation shows a method in the wrong lane.",
+    ),
 ]

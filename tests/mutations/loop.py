@@ -5,8 +5,10 @@ from __future__ import annotations
 from .mutation import Mutation
 
 _IO_THREAD = "gearman_pool/transport/io_thread.py"
+_TIMERS = "gearman_pool/transport/timers.py"
 _LEADERSHIP = "gearman_pool/transport/leadership.py"
 _IO_THREAD_TESTS = "tests/transport/test_io_thread.py::"
+_TIMER_TESTS = "tests/transport/test_timers.py::"
 _LEADERSHIP_TESTS = "tests/transport/test_leadership.py::"
 
 _GOES_AT_ANY_MOMENT = _LEADERSHIP_TESTS + "test_guest_that_goes_at_any_moment_of_the_io_threads_look_is_followed"
@@ -24,7 +26,7 @@ MUTATIONS = [
         name="timers-before-sockets",
         file=_IO_THREAD,
         old="        self.now = self.clock()\n        for key",
-        new="        self.now = self.clock()\n        self._run_timers()\n        for key",
+        new="        self.now = self.clock()\n        self._timers.run_due(self.now)\n        for key",
         tests=(_IO_THREAD_TESTS + "test_what_has_come_is_read_before_timers_that_are_due",),
         breaks="A process that was stopped for a while takes servers for dead whose answers lie there unread.",
     ),
@@ -36,13 +38,15 @@ MUTATIONS = [
         if self._inbox or self._has_work() or self.leadership.wish is not None:
             timeout: float | None = 0.0
         else:
-            timeout = self._until_next_timer()
+            moment = min(self._timers.next_moment(), self._guest_deadline)
+            timeout = None if moment == NEVER else max(0.0, moment - self.clock())
 """,
         new="""\
         if self._inbox or self._has_work() or self.leadership.wish is not None:
             timeout: float | None = 0.0
         else:
-            timeout = self._until_next_timer()
+            moment = min(self._timers.next_moment(), self._guest_deadline)
+            timeout = None if moment == NEVER else max(0.0, moment - self.clock())
         self.sleeping = self.wakeups + 1
 """,
         tests=(_IO_THREAD_TESTS + "test_call_that_is_posted_at_any_moment_of_the_loops_way_is_made",),
@@ -99,18 +103,42 @@ MUTATIONS = [
     Mutation(
         name="guests-limit-does-not-bound-the-wait",
         file=_IO_THREAD,
-        old="when = min(timers[0][0], self._guest_deadline) if timers else self._guest_deadline",
-        new="when = timers[0][0] if timers else _NEVER",
+        old="moment = min(self._timers.next_moment(), self._guest_deadline)",
+        new="moment = self._timers.next_moment()",
         tests=(_LEADERSHIP_TESTS + "test_wait_of_the_guest_is_bounded_before_the_next_timer_is_due",),
         breaks="A worker without jobs does not return from its wait after poll_timeout, nor call after_poll().",
     ),
     Mutation(
         name="guests-limit-waits-for-the-next-timer",
         file=_IO_THREAD,
-        old="when = min(timers[0][0], self._guest_deadline) if timers else self._guest_deadline",
-        new="when = timers[0][0] if timers else self._guest_deadline",
+        old="moment = min(self._timers.next_moment(), self._guest_deadline)",
+        new="moment = self._timers.next_moment() if len(self._timers) else self._guest_deadline",
         tests=(_LEADERSHIP_TESTS + "test_wait_of_the_guest_is_bounded_before_the_next_timer_is_due",),
         breaks="A worker without jobs returns from its wait only when a timer is due, and calls after_poll() late.",
+    ),
+    Mutation(
+        name="timers-run-before-they-are-due",
+        file=_TIMERS,
+        old="self._heap[0][0] <= now:\n",
+        new="True:\n",
+        tests=(_TIMER_TESTS + "test_timers_run_when_they_are_due_the_oldest_first",),
+        breaks="Jobs end with their time limit as soon as they are submitted.",
+    ),
+    Mutation(
+        name="cancelled-timers-stay-until-they-are-due",
+        file=_TIMERS,
+        old="        if self._cancelled > _MANY_CANCELLED and ",
+        new="        if False and ",
+        tests=(_TIMER_TESTS + "test_cancelled_timers_are_dropped_long_before_they_are_due",),
+        breaks="Each job with a long time limit costs memory for that long, though it was done in a moment.",
+    ),
+    Mutation(
+        name="cancelled-timer-wakes-the-loop",
+        file=_TIMERS,
+        old="            if timer.alive:\n                return when\n",
+        new="            return when\n",
+        tests=(_TIMER_TESTS + "test_cancelled_timer_does_not_run_and_wakes_nobody",),
+        breaks="An idle client wakes for the time limits of jobs that have long been done.",
     ),
     Mutation(
         name="rest-of-a-turn-is-forgotten",

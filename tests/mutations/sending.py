@@ -129,7 +129,7 @@ MUTATIONS = [
         name="straggler-of-a-closed-connection-is-left",
         file=_CONNECTION,
         old="""\
-            self._io.post(self._rescue)
+            self._io.post(Rescue(self))
 """,
         new="""\
             pass
@@ -163,7 +163,7 @@ MUTATIONS = [
     ),
     Mutation(
         name="server-that-takes-an-upload-is-suspect",
-        file="gearman_pool/transport/pool.py",
+        file="gearman_pool/transport/health.py",
         old="and connection.last_progress < probe.sent:",
         new="and connection.last_heard < probe.sent:",
         tests=("tests/faults/test_frozen_server.py::test_server_that_takes_a_large_upload_is_not_avoided",),

@@ -6,6 +6,7 @@ from .mutation import Mutation
 
 SIGNALS = "gearman_pool/engine/worker/stop_signals.py"
 DESCRIPTORS = "tests/faults/test_fork.py::test_child_keeps_no_descriptor_of_the_parents"
+SERVER_TESTS = "tests/transport/test_servers.py"
 PYTHON_GEARMAN = "tests/python_gearman/test_failures.py"
 
 MUTATIONS = [
@@ -21,7 +22,7 @@ MUTATIONS = [
     Mutation(
         name="request-that-was-refused-alone-stays-bound",
         file="gearman_pool/python_gearman/client.py",
-        old="            _take_back(current_request)\n            raise\n",
+        old="            take_back(current_request)\n            raise\n",
         new="            raise\n",
         tests=(f"{PYTHON_GEARMAN}::test_request_that_could_not_be_sent_alone_can_be_submitted_again",),
         breaks="A request that send_job_request() refused is never sent, though it is submitted again.",
@@ -29,7 +30,7 @@ MUTATIONS = [
     Mutation(
         name="requests-of-a-batch-that-was-refused-stay-bound",
         file="gearman_pool/python_gearman/client.py",
-        old="            for request in requests:\n                _take_back(request)\n",
+        old="            for request in requests:\n                take_back(request)\n",
         new="            pass\n",
         tests=(
             f"{PYTHON_GEARMAN}::test_requests_of_a_batch_with_a_bad_one_can_be_submitted_again",
@@ -91,11 +92,25 @@ MUTATIONS = [
     ),
     Mutation(
         name="child-keeps-a-connection-in-the-making",
-        file="gearman_pool/transport/pool.py",
-        old="            for attempt in server.attempts:\n                attempt.close_after_fork()\n",
-        new="            pass\n",
-        tests=("tests/transport/test_pool.py::test_child_of_a_fork_keeps_no_descriptor_of_a_connection_in_the_making",),
+        file="gearman_pool/transport/servers.py",
+        old="        for attempt in self._attempts:\n            attempt.close_after_fork()\n",
+        new="        self._attempts.clear()\n",
+        tests=(
+            f"{SERVER_TESTS}::test_child_of_a_fork_keeps_no_descriptor_of_a_connection_in_the_making",
+            f"{SERVER_TESTS}::test_child_of_a_fork_keeps_no_descriptor_of_a_connection_that_has_just_been_made[True]",
+            f"{SERVER_TESTS}::test_child_of_a_fork_keeps_no_descriptor_of_a_connection_that_has_just_been_made[False]",
+        ),
         breaks="The server does not see that a client has ended as long as a child of its process lives.",
+    ),
+    Mutation(
+        name="child-forgets-who-came-to-a-connection-after-its-end",
+        file="gearman_pool/transport/pool.py",
+        old="(*self.connections, *self.lingering, *rescued)]",
+        new="(*self.connections, *self.lingering)]",
+        tests=(
+            "tests/transport/test_pool.py::test_child_of_a_fork_knows_of_a_job_that_came_to_a_connection_just_after_its_end",
+        ),
+        breaks="A job that is submitted as its connection is lost, and the process forks, looks undone in the child.",
     ),
     Mutation(
         name="closed-handshake-is-told-without-advice",

@@ -172,7 +172,7 @@ MUTATIONS = [
     Mutation(
         name="no-sleep-after-no-job",
         file=_SLOTS,
-        old="        connection.submit(session.sleep())\n",
+        old="        connection.submit(connection.session.sleep())\n",
         new="",
         tests=(
             _CONFORMANCE + "test_answers_that_come_together_put_the_worker_to_sleep_once",

@@ -78,12 +78,10 @@ def test_worker_without_a_name_sends_none():
     assert WorkerSession().greeting() == []
 
 
-def test_sleep_lasts_until_noop():
+def test_worker_that_sleeps_is_told_when_it_is_woken():
     session = WorkerSession()
-    session.sleep()
-    assert session.asleep
-    session.receive(response(Command.NOOP))
-    assert not session.asleep
+    assert session.sleep() == (pack(Command.PRE_SLEEP), NO_REPLY, None)
+    assert session.receive(response(Command.NOOP)) == [(WOKEN, None, None)]
 
 
 def test_error_is_not_taken_for_the_answer_to_a_question():

@@ -139,7 +139,7 @@ def test_holder_of_the_lock_that_is_merely_slow_keeps_the_connection(gearmand, c
     assert holding.wait(10)
     other = client.submit("echo", b"other")
     # Far longer than the I/O thread's patience with a holder that has left.
-    assert not other._watch(other.done, connection_module.PATIENCE * 10)
+    assert not other.watch(other.done, connection_module.PATIENCE * 10)
     go_on.set()
     caller.join(10)
     assert results == [b"slow"]
@@ -291,7 +291,7 @@ def test_job_of_a_sender_who_was_struck_after_its_bytes_had_left_is_not_sent_els
         wait_until(lambda: None not in client.ping().values(), message="both")
         started = client.submit("no such task")
         wait_until(lambda: started.job.handle, message="acceptance")
-        connection = started._connection
+        connection = started.connection
         first.pause()
         real = connection._send
 

@@ -95,6 +95,27 @@ def test_addresses_that_hang_share_one_time_limit(resolve):
     assert all(sock.fileno() < 0 for sock in opened)
 
 
+def test_connect_gives_up_after_its_timeout():
+    # A listener whose backlog is full swallows further attempts.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        port = listener.getsockname()[1]
+        fillers = [socket.socket() for _ in range(8)]
+        try:
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(("127.0.0.1", port))
+            with pytest.raises(ConnectTimeout, match=r"connect_timeout \(0.3 s\)"):
+                connect(ServerAddress("127.0.0.1", port), 0.3)
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+def test_name_without_an_address_is_a_connection_error():
+    with pytest.raises(ConnectionError, match="cannot resolve the name"):
+        connect(ServerAddress("no-such-host.invalid"), 5)
+
+
 def test_socket_sends_at_once_and_is_probed_while_it_idles():
     with listeners(1) as (live,), connect(ServerAddress(*live), 10) as sock:
         assert sock.gettimeout() == 0.0

@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 @pytest.fixture
 def loop():
     errors: list[BaseException] = []
-    io = IOThread("gearman_pool-test", lambda: False, lambda: False, errors.append, lambda: None)
+    io = IOThread("gearman_pool-test", lambda: None, lambda: False, errors.append, lambda: None)
     io.ensure_running()
     # It leads, and not only runs, before anybody becomes its guest.
     who_runs(io).wait(10)

@@ -82,7 +82,9 @@ class Crowd:
         self._texts = texts
         self._expected = [json.dumps(word_counts(text)) for text in texts]
         self._numbers = count()
-        self._lock = threading.Lock()  # guards the counts
+        # Guards the counts; held for a few instructions, with no other lock.
+        self._lock = threading.Lock()
+        # Set by `end`: the threads submit no further jobs.
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._run, name=f"gearman_pool-cli-demo-{n}") for n in range(threads)]
         self.done: int = 0

@@ -65,6 +65,7 @@ class _Printer(threading.Thread):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(name="gearman_pool-cli-printer")
         self.futures: queue.SimpleQueue[JobFuture | None] = queue.SimpleQueue()
+        #: Taken by the other thread for each job, given back by this one.
         self.room = threading.Semaphore(args.window)
         self.error: BaseException | None = None
         self.code = OK

@@ -81,11 +81,12 @@ class _Line(threading.Thread):
         self._args = args
         self._worker: GearmanWorker | None = None
         # Guards ``_worker``, so that the process does not end for want of a worker that begins just now, and what is
-        # sent. No other lock is taken with it.
+        # sent. `GearmanWorker.stats` takes the lock of the worker's counts with this one held; none is held before it.
         self._lock = threading.Lock()
         self._sent: Report | None = None
         self._connected = True
         self._deadline = float("inf")
+        #: Set by `end`, when the worker has ended.
         self._ended = threading.Event()
 
     def begin(self, worker: GearmanWorker) -> None:

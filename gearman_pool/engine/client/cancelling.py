@@ -11,6 +11,7 @@ from typing import Any
 from ...constants import JOB_FAILED
 from ...errors import GearmanError, JobCancelled
 from ...jobs.flight import Flight, to_bytes
+from ...protocol.client import ClientSession
 from ...protocol.commands import Command
 from ...protocol.packets import pack
 from ...protocol.session import TEXT_LINE
@@ -18,7 +19,7 @@ from ...protocol.values import number
 from ...threads.outcome import CANCELLED
 from ...threads.waiting import Promise
 from ...transport.connection import Connection
-from ...transport.pool import Query
+from ...transport.handler import Query
 from ..base import Engine
 from .endings import Endings
 
@@ -86,7 +87,7 @@ class _CancelCheck(Query):
         self._promise = promise
         self._asked = "whether it runs"
 
-    def answered(self, connection: Connection, value: Any) -> None:
+    def answered(self, connection: Connection[ClientSession], value: Any) -> None:
         flight = self._flight
         handle = flight.job.handle
         if self._asked == "to drop it":
@@ -98,7 +99,7 @@ class _CancelCheck(Query):
                 self._end(dropped=True)
             else:
                 self._drop(connection, handle)
-        elif connection.session.shares(handle):  # type: ignore[attr-defined]
+        elif connection.session.shares(handle):
             self._end(dropped=True)
         elif flight.unique_given and flight.key != b"-":
             self._asked = "who waits for it"

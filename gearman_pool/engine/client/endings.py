@@ -16,7 +16,7 @@ from ...events import JobFinished
 from ...jobs.flight import Flight
 from ...jobs.views import as_text
 from ...threads.callbacks import CallbackThreads, Mailbox
-from ...threads.outcome import FINISHED
+from ...threads.outcome import FINISHED, Audience
 from ...transport.connection import Connection
 from ..base import Engine
 
@@ -83,7 +83,7 @@ class Endings:
             return flight.unsend()
         connection, handle = flight.connection, flight.job.handle
         if connection is not None and handle is not None:
-            connection.session.forget(handle, flight)  # type: ignore[attr-defined]
+            connection.session.forget(handle, flight)
         return False
 
     def _resolve(self, flight: Flight, outcome: str, result: Any, error: BaseException | None) -> None:
@@ -95,7 +95,9 @@ class Endings:
             self._impatient_until = io.clock() + _IMPATIENCE
             self._stubborn.put(partial(self._resolve_stubborn, flight, outcome, result, error, io.clock()))
         else:
-            self._resolved(flight)
+            audience = flight.settle()
+            if audience is not None:
+                self._tell(flight, audience)
 
     def _resolve_stubborn(
         self, flight: Flight, outcome: str, result: Any, error: BaseException | None, since: float
@@ -105,13 +107,12 @@ class Endings:
         if flight.resolve(outcome, result, error, patience) is None:
             flight.replace_guard()
             flight.resolve(outcome, result, error, 0)
-        self._resolved(flight)
-
-    def _resolved(self, flight: Flight) -> None:
-        """Let go of a future that has its outcome, and tell of it whoever wants to be told."""
         audience = flight.settle()
-        if audience is None:
-            return
+        if audience is not None:
+            self._tell(flight, audience)
+
+    def _tell(self, flight: Flight, audience: Audience) -> None:
+        """Tell of an outcome whoever wants to be told."""
         waiters, callbacks = audience
         if waiters:
             self.notices.submit(partial(flight.tell_waiters, waiters, LOST_LOCK))

@@ -32,14 +32,15 @@ from ...jobs.flight import Flight
 from ...jobs.views import JobReference, as_text
 from ...protocol.client import COMPLETE, CREATED, EXCEPTION, FAIL, LATE, STATUS, ClientSession, submit_reply
 from ...protocol.packets import Packet, pack, packet_size
-from ...protocol.session import ERROR, REPLY, Entry
+from ...protocol.session import ERROR, REPLY, Entry, token_of
 from ...protocol.session import Event as SessionEvent
 from ...settings.addresses import ServerAddress
 from ...settings.client_options import ClientOptions
 from ...threads.outcome import FINISHED
 from ...threads.waiting import Promise, release_all
 from ...transport.connection import Connection, LostEntries
-from ...transport.pool import Query, Server
+from ...transport.handler import Query
+from ...transport.servers import Server
 from ..base import Engine
 from .cancelling import Cancelling
 from .endings import Endings, connection_lost, copy_error
@@ -56,7 +57,7 @@ EXIT_TIMEOUT = 1.0
 _CLOSED = "the client is closed; make a new one"
 
 
-class ClientEngine(Engine):
+class ClientEngine(Engine[ClientSession]):
     """One process's half of a client.
 
     Args:
@@ -268,11 +269,10 @@ class ClientEngine(Engine):
 
     # ==== THE I/O THREAD ============================================================================================
 
-    def _turn(self) -> bool:
+    def _turn(self) -> None:
         super()._turn()
         if self._close_when is not None and self._close_when():
             self.io.stop()
-        return False
 
     def _on_stop(self) -> None:
         self.refusing = self.refusing or _CLOSED
@@ -297,7 +297,7 @@ class ClientEngine(Engine):
 
     # ---- events of the sessions ------------------------------------------------------------------------------------
 
-    def on_events(self, connection: Connection, events: list[SessionEvent]) -> None:
+    def on_events(self, connection: Connection[ClientSession], events: list[SessionEvent]) -> None:
         """Do what the session's events say, and outlive whatever nobody thought of."""
         try:
             self._take(connection, events)
@@ -311,7 +311,7 @@ class ClientEngine(Engine):
         if self._activity:
             release_all(self._activity)
 
-    def _take(self, connection: Connection, events: list[SessionEvent]) -> None:
+    def _take(self, connection: Connection[ClientSession], events: list[SessionEvent]) -> None:
         for kind, token, value in events:
             if kind == CREATED:
                 self._accepted(connection, token, value)
@@ -331,14 +331,18 @@ class ClientEngine(Engine):
             else:
                 self._updated(connection, token, kind, value)
 
-    def _accepted(self, connection: Connection, flight: Flight, handle: str) -> None:
+    def _accepted(self, connection: Connection[ClientSession], flight: Flight, handle: str) -> None:
         if flight.ended:
             # It timed out, or was cancelled, while it was on its way.
-            connection.session.forget(handle, flight)  # type: ignore[attr-defined]
+            connection.session.forget(handle, flight)
             return
         self.counters.jobs_accepted += 1
         server = connection.server
-        flight.accept(connection, self._places.get(server) or self._make_place(server), handle, self._lost_jobs.sweep)
+        try:
+            place = self._places[server]
+        except KeyError:
+            place = self._places[server] = self._place_of(server.address)
+        flight.accept(connection, place, handle, self._lost_jobs.sweep)
         background = flight.request.background
         if self._tells_accepted:
             self.announcer.tell(JobAccepted(server.name, *flight.names, handle, background))
@@ -347,10 +351,6 @@ class ClientEngine(Engine):
             self._finish(flight, JOB_CREATED, reference, None)
         elif not self._lost_jobs.sweeping:
             self._lost_jobs.begin()
-
-    def _make_place(self, server: Server) -> Any:
-        place = self._places[server] = self._place_of(server.address)
-        return place
 
     def _completed(self, flight: Flight, payload: bytes) -> None:
         if flight.ended:
@@ -402,18 +402,18 @@ class ClientEngine(Engine):
 
     # ---- lost connections ------------------------------------------------------------------------------------------
 
-    def on_lost(self, connection: Connection, error: GearmanError, entries: LostEntries) -> None:
+    def on_lost(self, connection: Connection[ClientSession], error: GearmanError, entries: LostEntries) -> None:
         """Send again, end, or hand back what a lost connection held, as the table in ``docs/promises.rst`` says."""
         seen: set[int] = set()
         # Those that may have been sent first: an interrupted sender leaves an entry in both lists.
-        for token in (*(entry[2] for entry in entries.unanswered), *entries.accepted):
+        for token in (*map(token_of, entries.unanswered), *entries.accepted):
             seen.add(id(token))
             if isinstance(token, Flight):
                 self._lost(connection, token, error)
             elif isinstance(token, Query):
                 token.lost(error)
         for entry in entries.unsent:
-            token = entry[2]
+            token = token_of(entry)
             if id(token) in seen:
                 continue
             if isinstance(token, Query):
@@ -454,7 +454,7 @@ class ClientEngine(Engine):
 
     def on_unroutable(self, entry: Entry, error: GearmanError) -> None:
         """End a job for which no server could be had in time, or a question."""
-        token = entry[2]
+        token = token_of(entry)
         if isinstance(token, Flight):
             if not token.done():
                 # The error is shared by all that waited; each gets its own, with its task.

@@ -13,7 +13,7 @@ from ...protocol.client import ClientSession
 from ...protocol.commands import Command
 from ...protocol.packets import pack
 from ...transport.connection import Connection
-from ...transport.pool import Query
+from ...transport.handler import Query
 from ..base import Engine
 from .endings import Endings
 
@@ -31,7 +31,7 @@ class LostJobs:
         sweeping: Whether there is a next one.
     """
 
-    def __init__(self, engine: Engine, endings: Endings) -> None:
+    def __init__(self, engine: Engine[ClientSession], endings: Endings) -> None:
         self._io = engine.io
         self._pool = engine.pool
         self._counters = engine.counters
@@ -51,7 +51,6 @@ class LostJobs:
         jobs = 0
         for connection in self._pool.connections:
             session = connection.session
-            assert isinstance(session, ClientSession)
             jobs += len(session.handles)
             silent = [(handle, flight) for handle, flight in session.accepted() if self.sweep - flight.heard > 1]
             for handle, flight in silent[:_SWEEP_LIMIT]:

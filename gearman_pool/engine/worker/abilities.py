@@ -12,7 +12,8 @@ from ...protocol.session import TEXT_LINE
 from ...protocol.text import pack_text_command
 from ...protocol.worker import WorkerSession
 from ...transport.connection import Connection
-from ...transport.pool import Pool, Query
+from ...transport.handler import Query
+from ...transport.pool import Pool
 from .held_jobs import Ability, HeldJobs, fence
 from .slots import JobSource, Slots
 
@@ -59,17 +60,17 @@ class Abilities:
         plain = [item for item in plain if item[0] not in self._held.leaving]
         return WorkerSession(self._max_packet_size, self._client_id, plain)
 
-    def greet(self, connection: Connection) -> None:
+    def greet(self, connection: Connection[WorkerSession]) -> None:
         """Ask a server that does not know all tasks for its version, if a time limit is among them."""
-        missing = [task for task in self.table if task not in _session(connection).abilities]
+        missing = [task for task in self.table if task not in connection.session.abilities]
         if any(self.table[task].timeout is not None for task in missing):
             packet = pack_text_command("version")
             connection.submit((packet, TEXT_LINE, _VersionQuery(self)))
         self._note(connection)
 
-    def version_known(self, connection: Connection, version: bytes) -> None:
+    def version_known(self, connection: Connection[WorkerSession], version: bytes) -> None:
         """Tell a server of the tasks with time limits, in the way that its version can bear."""
-        session = _session(connection)
+        session = connection.session
         reliable = _major(version) >= _TIMEOUT_VERSION
         for task, ability in self.table.items():
             if task not in session.abilities:
@@ -84,7 +85,7 @@ class Abilities:
         self._held.leaving.discard(task)
         self.table[task] = ability
         for connection in self._pool.connections:
-            session = _session(connection)
+            session = connection.session
             if task in session.abilities:
                 continue
             if ability.timeout is None:
@@ -106,7 +107,7 @@ class Abilities:
             self._held.leaving.discard(task)
             del self.table[task]
             for connection in self._pool.connections:
-                session = _session(connection)
+                session = connection.session
                 if task not in session.abilities:
                     continue
                 connection.submit(session.cant_do(task))
@@ -124,11 +125,11 @@ class Abilities:
         for connection in self._pool.connections:
             connection.submit(WorkerSession.client_id(client_id))
 
-    def _note(self, connection: Connection) -> None:
+    def _note(self, connection: Connection[WorkerSession]) -> None:
         """Note whether a server knows all tasks now."""
         source = self._slots.sources.get(connection)
         if source is not None:
-            known = _session(connection).abilities
+            known = connection.session.abilities
             source.told = all(task in known for task in self.table)
 
     def _note_all(self) -> None:
@@ -143,10 +144,10 @@ class _VersionQuery(Query):
     def __init__(self, abilities: Abilities) -> None:
         self._abilities = abilities
 
-    def answered(self, connection: Connection, value: Any) -> None:
+    def answered(self, connection: Connection[WorkerSession], value: Any) -> None:
         self._abilities.version_known(connection, value)
 
-    def refused(self, connection: Connection, code: str, text: str) -> None:
+    def refused(self, connection: Connection[WorkerSession], code: str, text: str) -> None:
         self._abilities.version_known(connection, b"")
 
 
@@ -157,13 +158,8 @@ class _TakenBack(Query):
         self._source = source
         self._task = task
 
-    def answered(self, connection: Connection, value: Any) -> None:
+    def answered(self, connection: Connection[WorkerSession], value: Any) -> None:
         self._source.taken_back.remove(self._task)
-
-
-def _session(connection: Connection) -> WorkerSession:
-    session: WorkerSession = connection.session  # type: ignore[assignment]
-    return session
 
 
 def _major(version: bytes) -> int:

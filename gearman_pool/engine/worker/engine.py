@@ -25,8 +25,8 @@ from ...settings.addresses import ServerAddress
 from ...settings.client_options import ClientOptions
 from ...threads.waiting import Promise
 from ...transport.connection import Connection, LostEntries
+from ...transport.handler import Query
 from ...transport.io_thread import Pollable
-from ...transport.pool import Query
 from ..base import Engine
 from .abilities import Abilities
 from .farewell import Farewell
@@ -38,7 +38,7 @@ __all__ = ["WorkerEngine"]
 log: logging.Logger = logging.getLogger("gearman_pool.worker")
 
 
-class WorkerEngine(Engine):
+class WorkerEngine(Engine[WorkerSession]):
     """One run of a worker: its pool, its I/O thread, its slots and the jobs it holds.
 
     ``jobs`` hands jobs to the threads that run them; None tells one of them to end. ``held`` is what these threads do
@@ -171,7 +171,7 @@ class WorkerEngine(Engine):
 
     # ==== THE I/O THREAD ============================================================================================
 
-    def _turn(self) -> bool:
+    def _turn(self) -> None:
         super()._turn()
         if self.pool.available is not self._available:
             self._available = self.pool.available
@@ -179,7 +179,6 @@ class WorkerEngine(Engine):
         self._slots.place()
         if self.held.draining:
             self._farewell.see_whether_all_is_done()
-        return False
 
     def _on_stop(self) -> None:
         self.held.draining = True

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ...transport.connection import Connection
-from ...transport.io_thread import IOThread, Timer
-from ...transport.pool import Pool, Query
+from ...transport.handler import Query
+from ...transport.io_thread import IOThread
+from ...transport.pool import Pool
+from ...transport.timers import Timer
 from ..announcer import Announcer
 from .held_jobs import HeldJobs, fence
 from .slots import Slots

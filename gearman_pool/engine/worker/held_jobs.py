@@ -27,8 +27,9 @@ from ...protocol.session import NO_REPLY, Entry
 from ...protocol.worker import WorkerSession
 from ...threads.waiting import Promise
 from ...transport.connection import Connection
+from ...transport.handler import Query
 from ...transport.io_thread import IOThread
-from ...transport.pool import Pool, Query
+from ...transport.pool import Pool
 from ..announcer import Announcer
 
 __all__ = ["OUTCOMES", "Ability", "Assignment", "HeldJobs", "Slot", "fence"]

@@ -21,7 +21,7 @@ from ...errors import InvalidWorkerState
 from ...protocol.session import Entry
 from ...protocol.worker import WorkerSession
 from ...transport.connection import Connection
-from ...transport.io_thread import IOThread, copy_of
+from ...transport.io_thread import IOThread
 from ...transport.pool import Pool
 from .held_jobs import HeldJobs, Slot
 
@@ -191,7 +191,7 @@ class Slots:
         elif told and not self._ready.is_set():
             self._ready.set()
 
-    def expect_jobs(self, connection: Connection) -> None:
+    def expect_jobs(self, connection: Connection[WorkerSession]) -> None:
         """Ask this server: it wakes nobody for jobs that have waited for a task since before it was told of it."""
         source = self.sources.get(connection)
         if source is not None:
@@ -225,12 +225,12 @@ class Slots:
         for connection, entries in batches.items():
             connection.submit(*entries)
 
-    def _next_awake(self) -> Connection | None:
+    def _next_awake(self) -> Connection[WorkerSession] | None:
         awake = self._held.awake
         self._rotation += 1
         return awake[self._rotation % len(awake)] if awake else None
 
-    def _next_due(self) -> Connection | None:
+    def _next_due(self) -> Connection[WorkerSession] | None:
         while self._due:
             connection = self._due.popleft()
             if connection in self.sources and not connection.closed:
@@ -255,13 +255,13 @@ class Slots:
         for connection in self._pool.connections:
             latency = connection.server.latency or 0.0
             patience = max(_GRAB_PATIENCE, _GRAB_ROUND_TRIPS * latency)
-            for _, _, slot in copy_of(connection.order):
+            for slot in connection.unanswered():
                 if isinstance(slot, Slot) and not slot.orphan and now - slot.since > patience:
                     slot.orphan = True
                     self._idle.append(Slot())
                     self._does_not_answer(connection)
 
-    def _does_not_answer(self, connection: Connection) -> None:
+    def _does_not_answer(self, connection: Connection[WorkerSession]) -> None:
         source = self.sources.get(connection)
         if source is not None and source.mood is Mood.AWAKE:
             source.rest()
@@ -269,7 +269,7 @@ class Slots:
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 
-    def job_came(self, connection: Connection) -> JobSource | None:
+    def job_came(self, connection: Connection[WorkerSession]) -> JobSource | None:
         """A question was answered with a job: the server has perhaps more. Return what is known of it."""
         self._asking -= 1
         source = self.sources.get(connection)
@@ -285,7 +285,7 @@ class Slots:
         self._left -= 1
         return not self._left
 
-    def no_job_came(self, connection: Connection) -> None:
+    def no_job_came(self, connection: Connection[WorkerSession]) -> None:
         """The last answer was that there is no job: ask no more, and sleep when no question is on its way."""
         source = self.sources.get(connection)
         if source is not None and source.rest():
@@ -294,10 +294,9 @@ class Slots:
             return
         if source is not None:
             source.sleep(self._io.now)
-        session: WorkerSession = connection.session  # type: ignore[assignment]
-        connection.submit(session.sleep())
+        connection.submit(connection.session.sleep())
 
-    def woken(self, connection: Connection) -> None:
+    def woken(self, connection: Connection[WorkerSession]) -> None:
         """The server says that it has jobs."""
         source = self.sources.get(connection)
         if source is None:
@@ -311,14 +310,12 @@ class Slots:
             # Perhaps it waits for a server that does not answer.
             self._io.call_later(2 * _GRAB_PATIENCE, self._reclaim)
 
-    def _believe(self, connection: Connection) -> None:
+    def _believe(self, connection: Connection[WorkerSession]) -> None:
         source = self.sources.get(connection)
         if source is not None and source.wake():
             self.publish()
 
 
-def is_asked(connection: Connection) -> bool:
+def is_asked(connection: Connection[WorkerSession]) -> bool:
     """Whether a question for a job is on its way there."""
-    if any(isinstance(entry[2], Slot) for entry in copy_of(connection.order)):
-        return True
-    return any(isinstance(entry[2], Slot) for entry in copy_of(connection.queue))
+    return any(isinstance(token, Slot) for token in connection.tokens())

@@ -22,6 +22,7 @@ from ...events import TaskFinished, TaskStarted
 from ...jobs.job import GearmanJob
 from ...protocol.commands import Command
 from ...settings.client_options import ClientOptions
+from ...transport.servers import Server
 from .engine import WorkerEngine
 from .held_jobs import Assignment
 from .job import Sender, assignment_of, give
@@ -87,6 +88,8 @@ class TaskRunner:
         self._signals: StopSignals | None = None
         #: The first signal to stop, if one came.
         self._stop_signal: int | None = None
+        # What tasks see of each server. Written by the threads that run tasks, by single operations.
+        self._places: dict[Server, GearmanConnection] = {}
 
     # ---- the loop --------------------------------------------------------------------------------------------------
 
@@ -265,8 +268,9 @@ class TaskRunner:
         """Return the object for a task. One whose payload cannot be decoded ends here, through the hook for that."""
         worker = self._worker
         server = assignment.connection.server
-        if server.public is None:
-            server.public = GearmanConnection.of(worker, server.address)
+        place = self._places.get(server)
+        if place is None:
+            place = self._places[server] = GearmanConnection.of(worker, server.address)
         data: Any = assignment.data
         try:
             if worker.data_encoder is not BytesEncoder:
@@ -275,7 +279,7 @@ class TaskRunner:
             assignment.broken = error
         handle = assignment.handle.decode("utf-8", "surrogateescape")
         unique = assignment.unique.decode("utf-8", "surrogateescape")
-        job = worker.create_job(server.public, handle, assignment.ability.name, unique, data)
+        job = worker.create_job(place, handle, assignment.ability.name, unique, data)
         give(job, worker, assignment)
         return job
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from gearman_pool.errors import ProtocolError
 from gearman_pool.job import JobReference
-from gearman_pool.protocol import packets, server
+from gearman_pool.protocol import packets
 from gearman_pool.protocol.admin import AdminSession
 from gearman_pool.protocol.client import COMPLETE, CREATED, EXCEPTION, FAIL, ClientSession, submit_reply
 from gearman_pool.protocol.commands import Command
 from gearman_pool.protocol.packets import HEADER_SIZE, REQ, RES, Decoder
-from gearman_pool.protocol.server import JobServer, Peer
+from gearman_pool.protocol.server import JobServer, Peer, machine
 from gearman_pool.protocol.server.queues import JobState, JobTable
 from gearman_pool.protocol.session import ACCEPTED, ERROR, REPLY, ReplySession
 from gearman_pool.protocol.text import (
@@ -266,7 +266,7 @@ def _run_server(owed: bytes, pieces: Iterable[bytes]) -> Outcome:
     jobs = JobServer(max_packet_size=MAX_PACKET_SIZE, max_jobs=_MAX_JOBS, max_out_bytes=_MAX_OUT_BYTES)
     # Another peer works and waits for jobs, so that the input finds some.
     other, peer = jobs.connect(1, "127.0.0.1"), jobs.connect(2, "127.0.0.1")
-    peer.decoder = Decoder(MAX_PACKET_SIZE, REQ, server._ANSWERED, _MAX_LINE)
+    peer.decoder = Decoder(MAX_PACKET_SIZE, REQ, machine._ANSWERED, _MAX_LINE)
     jobs.receive(other, _SETUP, 0.0)
     for piece in pieces:
         jobs.receive(peer, piece, 1.0)
