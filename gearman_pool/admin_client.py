@@ -1,4 +1,8 @@
-"""`GearmanAdminClient`: look into one server and manage its functions and jobs."""
+"""`GearmanAdminClient`: look into one server and manage its functions and jobs.
+
+Threads: all methods may be called from any thread; each waits for its answer, which `engine.admin` gets. Nothing here
+sends or reads.
+"""
 
 from __future__ import annotations
 

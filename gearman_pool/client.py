@@ -1,4 +1,10 @@
-"""`GearmanClient`: one for all threads of a process, every job a future."""
+"""`GearmanClient`: one for all threads of a process, every job a future.
+
+What is here is what users call: arguments, their documentation, and one call down, to `engine.client` for jobs and to
+`engine.asking` for questions. python-gearman's methods stand in `python_gearman.client`.
+
+Threads: all methods may be called from any thread, none from the I/O thread if it waits. Nothing here sends or reads.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""python-gearman's module of this name: servers, as its users know them."""
+"""python-gearman's module of this name: servers, as its users know them.
+
+Threads: any may use a `GearmanConnection`, which never changes and has no socket.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""python-gearman's module of this name: what client, worker and admin client have in common, and its encoders."""
+"""python-gearman's module of this name: what client, worker and admin client have in common, and its encoders.
+
+Threads: as the class that inherits. The base only declares; it holds no connection.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 An encoder is anything with ``encode(object)`` and ``decode(bytes)``: a class with class methods, as python-gearman has
 it, or an instance. None of those shipped can execute code that a payload holds.
+
+Threads: an encoder is called by those that submit, that ask for a result, and that run tasks, several at a time; never
+by the I/O thread.
 """
 
 from __future__ import annotations

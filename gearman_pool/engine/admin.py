@@ -90,7 +90,7 @@ class AdminEngine(Engine[AdminSession]):
         self.start()
         self.io.post(partial(self._send, answer))
         if self.pool.closing:
-            # It ended between the look above and now, and perhaps nobody will see this one.
+            # The loop ended between the look above and now, and perhaps nobody will see this command.
             answer.lost(ClientClosed(CLOSED))
 
     def give_up(self, answer: Answer) -> None:

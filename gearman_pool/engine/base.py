@@ -85,7 +85,7 @@ class Engine(Generic[S]):
     def _wait_ended(self, timeout: float) -> bool:
         ended = self.io.wait_stopped(timeout)
         if not self.io.running:
-            # It never ran, so nobody else ends what was left.
+            # The loop never ran, so nobody else ends what was left.
             self._on_stop()
         return ended
 

@@ -1,4 +1,7 @@
-"""The admin client's state machine for one connection: replies by order, and blocks of text put together."""
+"""The admin client's state machine for one connection: replies by order, and blocks of text put together.
+
+Threads: see `ReplySession`. Nothing here reads a socket or a clock.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The client's state machine for one connection: replies by order, job updates by handle."""
+"""The client's state machine for one connection: replies by order, job updates by handle.
+
+Threads: see `ReplySession`. Nothing here reads a socket or a clock, and no future is touched: events carry the tokens
+that came with the requests.
+"""
 
 from __future__ import annotations
 

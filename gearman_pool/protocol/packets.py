@@ -2,6 +2,8 @@
 
 A packet is a 12-byte header (magic, command, size; both numbers 32-bit big-endian) and a body. The same connection may
 carry lines of text between packets: anything that does not start with a NUL is a line up to its newline.
+
+Threads: any may pack; a decoder belongs to the one thread that feeds it. Nothing here reads a socket.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 gearmand answers the requests of one connection strictly in their order, and neither JOB_CREATED nor ERROR says which
 request it answers. So a session keeps one line of what the server still owes, and any reply that does not fit the head
 of that line means that the order is in doubt: the session raises `ProtocolError` and the connection must be closed.
+
+Threads: see `ReplySession`. Nothing here reads a socket or a clock.
 """
 
 from __future__ import annotations

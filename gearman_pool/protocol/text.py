@@ -3,6 +3,8 @@
 A command is one line of words. It is answered by one line, or by a block of lines that ends with a line ``.``; either
 may be replaced by one line ``ERR code text``. Source: gearmand's ``PROTOCOL`` document, corrected by what gearmand
 1.1.20 was seen to send.
+
+Threads: any may call these functions, which keep nothing.
 """
 
 from __future__ import annotations

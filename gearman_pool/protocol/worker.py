@@ -4,6 +4,8 @@ A worker asks for a job with GRAB_JOB_UNIQ and is answered with JOB_ASSIGN_UNIQ 
 questions. After NO_JOB it says PRE_SLEEP, and the server wakes it with NOOP. An ERROR is never the answer to a
 question of a worker's: it says that a job which the worker sent something for is not its own any more, and may come
 between any two replies.
+
+Threads: see `ReplySession`. Nothing here reads a socket or a clock, and no task is called.
 """
 
 from __future__ import annotations

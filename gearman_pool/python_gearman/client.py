@@ -304,7 +304,7 @@ class PythonGearmanClient(GearmanConnectionManager):
             for request in requests:
                 if is_ready(request):
                     if overridden:
-                        # It may change the job, which is then encoded anew.
+                        # The override may change the job, which is then encoded anew.
                         take_back(request)
                     request.connection_attempts = 0
                     self.send_job_request(request)

@@ -1,4 +1,7 @@
-"""`Gearmand`: a real gearmand process on a free loopback port, for tests."""
+"""`Gearmand`: a real gearmand process on a free loopback port, for tests.
+
+Threads: one at a time may use it. No process is ended but the one that it has started.
+"""
 
 from __future__ import annotations
 

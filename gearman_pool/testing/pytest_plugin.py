@@ -2,6 +2,8 @@
 
 Nothing of the package is imported before a fixture is used, no fixture is used unless it is asked for, and
 ``-p no:gearman_pool`` switches it off. See "Testing" in the documentation.
+
+Threads: pytest's own alone calls the fixtures.
 """
 
 from __future__ import annotations

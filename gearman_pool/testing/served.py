@@ -1,4 +1,7 @@
-"""What an `EmbeddedServer` tells of its jobs and of itself."""
+"""What an `EmbeddedServer` tells of its jobs and of itself.
+
+Threads: any may hold these, which never change.
+"""
 
 from __future__ import annotations
 

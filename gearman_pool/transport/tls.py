@@ -1,4 +1,7 @@
-"""What went wrong in TLS, in words that say what to do."""
+"""What went wrong in TLS, in words that say what to do.
+
+Threads: any may call these functions, which keep nothing. No handshake is made here.
+"""
 
 from __future__ import annotations
 

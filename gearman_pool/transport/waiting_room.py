@@ -91,7 +91,7 @@ class WaitingRoom:
 
     def take_arrivals(self) -> None:
         """Send what has arrived, or have it wait."""
-        # Those too that come meanwhile, or they would go on coming here; but not for ever.
+        # What comes meanwhile is taken too, or more would go on coming here; but not for ever.
         for _ in range(len(self.arriving) + _STRAGGLERS):
             try:
                 arrival = self.arriving[0]
@@ -102,7 +102,7 @@ class WaitingRoom:
             try:
                 self.park(arrival.entry, arrival.key, arrival.deadline)
             finally:
-                # This one, and not whatever is the first by now: when the loop has ended, several threads may be here.
+                # The same request, not whatever is the first by now: after the loop's end several threads may be here.
                 with contextlib.suppress(ValueError):
                     self.arriving.remove(arrival)
 
@@ -217,7 +217,7 @@ class Budget:
         room = self._room
         pool = self._pool
         held = len(room.arriving) + len(room.waiting)
-        # This costs every job: no tuple is made for the rare connection that lingers.
+        # The sum costs every job: no tuple is made for the rare connection that lingers.
         for connection in (*pool.connections, *pool.lingering) if pool.lingering else pool.connections:
             held += len(connection.queue) + len(connection.order) + len(connection.handles)
         if held >= self._max_in_flight:

@@ -289,8 +289,8 @@ MUTATIONS = [
     Mutation(
         name="job-of-a-lost-server-is-run",
         file=_RUNNER,
-        old="if assignment.lost or assignment.connection.closed:\n            # It had not begun",
-        new="if False:\n            # It had not begun",
+        old="if assignment.lost or assignment.connection.closed:\n            # The job had not begun",
+        new="if False:\n            # The job had not begun",
         tests=(_FAULTS + "test_jobs_that_wait_at_the_worker_for_a_lost_server_are_not_run",),
         breaks="Jobs that waited at the worker when its server was lost run twice.",
     ),

@@ -333,7 +333,7 @@ class ClientEngine(Engine[ClientSession]):
 
     def _accepted(self, connection: Connection[ClientSession], flight: Flight, handle: str) -> None:
         if flight.ended:
-            # It timed out, or was cancelled, while it was on its way.
+            # The job timed out, or was cancelled, while it was on its way.
             connection.session.forget(handle, flight)
             return
         self.counters.jobs_accepted += 1
@@ -354,7 +354,7 @@ class ClientEngine(Engine[ClientSession]):
 
     def _completed(self, flight: Flight, payload: bytes) -> None:
         if flight.ended:
-            # It timed out while it was on its way, and came with its result.
+            # The job timed out while it was on its way, and came with its result.
             self.counters.late_packets += 1
             return
         self.counters.jobs_completed += 1
@@ -405,7 +405,7 @@ class ClientEngine(Engine[ClientSession]):
     def on_lost(self, connection: Connection[ClientSession], error: GearmanError, entries: LostEntries) -> None:
         """Send again, end, or hand back what a lost connection held, as the table in ``docs/promises.rst`` says."""
         seen: set[int] = set()
-        # Those that may have been sent first: an interrupted sender leaves an entry in both lists.
+        # What may have been sent goes first: an interrupted sender leaves an entry in both lists.
         for token in (*map(token_of, entries.unanswered), *entries.accepted):
             seen.add(id(token))
             if isinstance(token, Flight):

@@ -37,7 +37,7 @@ class Runs:
         self.bundles: bool = bundles
         #: The tasks by their names on the wire.
         self.abilities: dict[bytes, Ability] = {}
-        #: That of the run that is under way; None if there is none.
+        #: The engine of the run that is under way; None if there is none.
         self.engine: WorkerEngine | None = None
         #: As they were at the end of the last run.
         self.last_stats: WorkerStats = WorkerStats(0, 0, 0, 0, 0, 0, 0, False, 0, 0, 0, 0, ())

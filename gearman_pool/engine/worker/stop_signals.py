@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT while `GearmanWorker.run` works."""
+"""SIGTERM and SIGINT while `GearmanWorker.run` works: how a signal reaches a worker whose main thread is busy in C.
+
+Threads: see `StopSignals`. A signal is told on, and nothing is stopped here.
+"""
 
 from __future__ import annotations
 

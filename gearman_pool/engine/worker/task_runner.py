@@ -217,7 +217,7 @@ class TaskRunner:
         """Run one job; return whether to go on."""
         held = engine.held
         if assignment.lost or assignment.connection.closed:
-            # It had not begun when the connection was lost: the server gives it to another worker.
+            # The job had not begun when its connection was lost: the server gives it to another worker.
             held.drop(assignment)
             held.release(assignment, None)
             return True
