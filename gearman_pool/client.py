@@ -289,7 +289,9 @@ class GearmanClient(PythonGearmanClient):
                 yield result
         finally:
             for future in futures:
-                self._engine.begin_cancel(future, Promise())
+                # In the child of a fork they are the parent's, and of no concern here.
+                if future.engine is self._engine:
+                    self._engine.begin_cancel(future, Promise())
 
     def _new_future(
         self,

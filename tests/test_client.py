@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import itertools
 import os
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from datetime import datetime, timedelta, timezone
 
@@ -685,3 +687,35 @@ def test_short_uniques_of_two_clients_differ():
     clients = [GearmanClient(["127.0.0.1:1"], random_unique_bytes=8) for _ in range(50)]
     starts = {client._engine.uniques.new()[-12:] for client in clients}
     assert len(starts) == 50
+
+
+def test_encoder_that_is_set_on_a_client_later_is_the_one_for_its_payloads(gearmand, c_worker):
+    # As python-gearman's users do, for whom it is an attribute like others.
+    with GearmanClient([gearmand.address]) as client:
+        client.data_encoder = JSONEncoder
+        assert client.submit("echo", {"a": 1}).result(10) == b'{"a":1}'
+        assert client.submit_job("echo", [1]).result == b"[1]"
+
+
+def test_servers_that_were_taken_out_are_not_kept(gearmands, c_workers):
+    stays, leaves = gearmands(), gearmands()
+    seen = []
+    for server in (stays, leaves):
+        c_workers(server)
+    with GearmanClient(
+        [stays.address], policy="round_robin", health_check_interval=0.2, reconnect_backoff=(0.01, 0.1)
+    ) as client:
+        for _ in range(3):
+            client.add_server(leaves.address)
+            wait_until(lambda: None not in client.ping().values(), message="both servers")
+            for future in [client.submit("echo", b"x") for _ in range(4)]:
+                assert future.result(10) == b"x"
+            seen.append(weakref.ref(client._engine.pool.wanted[leaves.address]))
+            client.remove_server(leaves.address)
+            wait_until(lambda: len(client.servers()) == 1, message="the removal")
+
+        def gone() -> bool:
+            gc.collect()
+            return all(reference() is None for reference in seen)
+
+        wait_until(gone, message="no removed server is referred to")

@@ -45,7 +45,7 @@ class Answer(Query):
         self.kind = kind
         self.reply = reply
         self.packet = packet
-        self.promise = Promise()
+        self.promise: Promise = Promise()
 
     @property
     def label(self) -> str:

@@ -59,7 +59,7 @@ class Engine(Generic[S]):
         self.callbacks: CallbackThreads = CallbackThreads(f"{name}-callback", self.io.post_later)
         self.announcer: Announcer = Announcer(self.callbacks, options.listeners, log)
         self.pool: Pool[S] = Pool(self.io, addresses, options, new_session, self, self.counters)
-        #: Whether a fork has left it behind. Written by the one thread of the child.
+        #: Whether a fork has left this engine behind. Written by the one thread of the child.
         self.forked: bool = False
         self._role = role
 

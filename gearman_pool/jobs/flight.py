@@ -3,9 +3,10 @@
 `WAY` tells which methods make the moves of `JOB_MOVES`, in what order, and on which threads. What comes of the job for
 whoever waits is set after its `end`, by `Outcome.resolve`.
 
-Threads: the one that submits calls the methods up to `depart`; from then on all are the I/O thread's. Any thread may
-read ``ended``, ``connection`` and the request. Nothing here sends, waits, or runs users' code, but for what `update`
-returns, which is for a callback thread.
+Threads: the one that submits calls the methods up to `depart`, and the I/O thread all others; but any may call `watch`,
+`job` and `names`, whoever has set the outcome calls `settle` and `hand_over`, and in the child of a fork `lose`,
+`break_off` and `settle` are called for copies. Any thread may read ``ended``, ``connection`` and the request. Nothing
+here sends or runs users' code, but for what `update` returns, which is for a callback thread.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ class Flight(Outcome):
         "unique_given",
     )
 
-    started = 0.0
+    started: float = 0.0
     _epoch: bytes | None = None
     _stream: deque[JobUpdate] | None = None
     _mailbox: Mailbox | None = None
@@ -190,13 +191,13 @@ class Flight(Outcome):
         # A client that nobody else refers to stays until its jobs are done.
         self._client: object = client
         self.engine: Dispatching | None = None
-        self.command = command
+        self.command: Command = command
         self.key: bytes | Server | None = key
-        self.unique_given = unique_given
-        self.recover = recover
+        self.unique_given: bool = unique_given
+        self.recover: bool = recover
         self.connection: Connection[ClientSession] | None = None
-        self.heard = 0
-        self.ended = False
+        self.heard: int = 0
+        self.ended: bool = False
         self._task = task
         self._payload: bytes | None = payload
         self._timer: Timer | None = None
@@ -310,10 +311,10 @@ class Flight(Outcome):
         """
         self.ended = True
         request = self.request
+        if state == JOB_COMPLETE:
+            request.result_data = result
+            self._undecoded = self._decodes
         if request.state != state:
-            if state == JOB_COMPLETE:
-                request.result_data = result
-                self._undecoded = self._decodes
             request._move(state)
         if self._timer is not None:
             self._timer.cancel()

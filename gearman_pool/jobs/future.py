@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import AnyTimeout, DecodeError, InvalidClientState, JobException
 from ..threads.outcome import CANCELLED, OPEN
 from .flight import Flight
-from .job import GearmanJobRequest
+from .job import GearmanJob, GearmanJobRequest
 from .views import JobUpdate, as_text, fraction
 
 __all__ = ["JobFuture"]
@@ -37,7 +37,11 @@ class JobFuture(Flight):
     __slots__ = ()
 
     request: GearmanJobRequest
-    job = Flight.job
+
+    @property
+    def job(self) -> GearmanJob:
+        """The `GearmanJob`."""
+        return self.request.gearman_job
 
     def __repr__(self) -> str:
         job = self.request.job

@@ -10,6 +10,7 @@ Threads: see `ReplySession`. Nothing here reads a socket or a clock.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 from operator import itemgetter
 from typing import Any
@@ -43,7 +44,7 @@ ACCEPTED = -3
 Entry = tuple[Packet, int, Any]
 
 #: Return the token of an entry.
-token_of = itemgetter(2)
+token_of: Callable[[Entry], Any] = itemgetter(2)
 
 
 class Kind(IntEnum):

@@ -49,7 +49,7 @@ def is_ready(request: GearmanJobRequest) -> bool:
 
 def is_decided(request: GearmanJobRequest, future: JobFuture) -> bool:
     """Whether a request was accepted, or will not be."""
-    # In its last step it changes its state first, and has its error a moment later.
+    # In the job's last step its request has the new state first, and the future its error a moment later.
     return request.state == JOB_CREATED or future.done()
 
 

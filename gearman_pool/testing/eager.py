@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..client import GearmanClient
@@ -50,14 +49,6 @@ class SubmittedJob:
     future: JobFuture
 
 
-def _record(submitted: list[SubmittedJob], future: JobFuture, at: float | None) -> None:
-    request = future.request
-    job = request.gearman_job
-    name = job.task if isinstance(job.task, str) else bytes(job.task).decode("utf-8", "surrogateescape")
-    unique, background = str(job.unique), request.background
-    submitted.append(SubmittedJob(name, job.data, unique, request.priority, background, at, future))
-
-
 class EagerClient(GearmanClient):
     """A `GearmanClient` without servers, for unit tests: each job runs in the caller's thread before `submit` returns.
 
@@ -91,22 +82,29 @@ class EagerClient(GearmanClient):
         worker: GearmanWorker | None = None,
         **options: Unpack[ClientOptionsDict],
     ) -> None:
+        #: All jobs since the start or the last `clear`, oldest first.
+        self.submitted: list[SubmittedJob] = []
         super().__init__(_NOWHERE if host_list is None else host_list, **options)
         if worker is None:
             servers = [server.address for server in self._engine.pool.servers]
             worker = GearmanWorker(servers, data_encoder=self.data_encoder, prefix=self.options.prefix)
         #: The worker whose tasks are run.
         self.worker = worker
-        #: All jobs since the start or the last `clear`, oldest first.
-        self.submitted: list[SubmittedJob] = []
-        self._doubles().begin(worker, partial(_record, self.submitted))
+        self._doubles().begin(worker, self._record)
 
     def _new_engine(self, addresses: tuple[ServerAddress, ...]) -> EagerEngine:
         engine = EagerEngine(addresses, self.options, self._connection, self.random_unique_bytes)
         if hasattr(self, "worker"):
             # This is the child of a fork.
-            engine.begin(self.worker, partial(_record, self.submitted))
+            engine.begin(self.worker, self._record)
         return engine
+
+    def _record(self, future: JobFuture, at: float | None) -> None:
+        request = future.request
+        job = request.gearman_job
+        name = job.task if isinstance(job.task, str) else bytes(job.task).decode("utf-8", "surrogateescape")
+        unique, background = str(job.unique), request.background
+        self.submitted.append(SubmittedJob(name, job.data, unique, request.priority, background, at, future))
 
     def _doubles(self) -> EagerEngine:
         engine = self._engine

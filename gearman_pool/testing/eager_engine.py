@@ -33,6 +33,7 @@ from ..protocol.values import number
 from ..settings.addresses import ServerAddress
 from ..threads.callbacks import CallbackThreads
 from ..transport.handler import Query
+from ..transport.io_thread import IOThread
 from ..transport.servers import Server, ServerState
 from ..worker import GearmanWorker
 
@@ -175,12 +176,13 @@ class EagerWorkerEngine:
     """
 
     def __init__(self, client: EagerEngine, worker: GearmanWorker) -> None:
-        self.io = client.io
-        self.counters = Counters()
-        self.pool = WorkerPool(worker._runs.addresses)
+        self.io: IOThread = client.io
+        self.counters: Counters = Counters()
+        self.pool: WorkerPool = WorkerPool(worker._runs.addresses)
         self.jobs: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
-        self.held = EagerHeldJobs(self.io.clock)
-        self.stopping = self.draining = False
+        self.held: EagerHeldJobs = EagerHeldJobs(self.io.clock)
+        self.stopping: bool = False
+        self.draining: bool = False
 
     def lend(self) -> WorkerEngine:
         """Give it to the worker, as one that was not told to stop; see `Runs.borrow`."""
@@ -225,8 +227,8 @@ class EagerEngine(ClientEngine):
             record: Called with each job's future, which is done, and when the job was to run; None for at once.
         """
         self.worker = worker
-        self.callbacks = CallbacksAtOnce(self.io.name, self.io.post_later)
-        self.announcer = Announcer(self.callbacks, self.options.listeners, log)
+        self.callbacks: CallbackThreads = CallbacksAtOnce(self.io.name, self.io.post_later)
+        self.announcer: Announcer = Announcer(self.callbacks, self.options.listeners, log)
         self._endings = Endings(self)
         self._endings.notices = self.callbacks
         self._finish = self._endings.finish

@@ -9,7 +9,7 @@ Two things differ from the standard library's class, both on purpose:
 * The lock that `concurrent.futures.wait` and `as_completed` rely on is still there and still guards the state, but the
   I/O thread waits for it 20 ms at the most; then a callback thread resolves that future.
 
-It also takes a third of the memory: what is rarely used is made when it is used.
+An `Outcome` also takes a third of the memory: what is rarely used is made when it is used.
 
 Threads: `done`, `cancelled`, `wait_done` and `watch` are for any thread; `resolve` and `replace_guard` for the one that
 has the outcome; `tell_waiters` and `call_back` for callback threads, because they run others' code.

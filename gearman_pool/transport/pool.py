@@ -285,7 +285,7 @@ class Pool(Generic[S]):
 
     def _add(self, server: Server[Connection[S]]) -> None:
         if self.wanted.get(server.name) is not server:
-            return  # it has been taken out again
+            return  # the server has been taken out again
         self.servers = (*self.servers, server)
         self.reconnecting.connect(server)
 

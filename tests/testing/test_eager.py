@@ -575,3 +575,12 @@ def test_what_was_submitted_can_be_asserted(client):
     client.clear()
     with pytest.raises(AssertionError, match="none"):
         client.assert_submitted("mail")
+
+
+def test_list_of_jobs_may_be_replaced():
+    client = EagerClient()
+    client.register_task("echo", lambda job: job.data)
+    client.submit("echo", b"before")
+    client.submitted = []
+    client.submit("echo", b"after")
+    assert [job.data for job in client.submitted] == [b"after"]

@@ -1,7 +1,7 @@
 """`Endings`: how a job ends, and who is told.
 
-Threads: all of it runs on the I/O thread, which waits for no lock of a caller's longer than `PATIENCE`; what needs
-more, and what runs users' code, goes to callback threads.
+Threads: it all begins on the I/O thread, which waits for no lock of a caller's longer than `PATIENCE`; a future that
+needs more is resolved, and told of, on a thread for notices. Users' code runs on callback threads.
 """
 
 from __future__ import annotations

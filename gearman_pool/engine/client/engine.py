@@ -84,8 +84,9 @@ class ClientEngine(Engine[ClientSession]):
         self._lost_jobs = LostJobs(self, self._endings)
         self._cancelling = Cancelling(self, self._endings)
         self._place_of = place_of
-        # What users see of each server, once a job was accepted there. The I/O thread's.
-        self._places: dict[Server, Any] = {}
+        # What users see of each server, once a job was accepted there, by its name: a server that is taken out, and in
+        # again, is another object. The I/O thread's.
+        self._places: dict[str, Any] = {}
         wanted = self.announcer.wanted
         self._tells_accepted = JobAccepted in wanted
         self._tells_updated = JobUpdated in wanted
@@ -225,7 +226,7 @@ class ClientEngine(Engine[ClientSession]):
             InvalidClientState: the caller is the I/O thread.
         """
         if self.forked:
-            # At the moment of the fork it was in the I/O thread's hands, in none of the places that are looked at then.
+            # At the moment of the fork the job was in the I/O thread's hands, and in no place that is looked at then.
             self.end_copy(flight)
         elif self.io.is_current():
             raise InvalidClientState("the I/O thread must not wait for a result: that result could never come")
@@ -339,9 +340,9 @@ class ClientEngine(Engine[ClientSession]):
         self.counters.jobs_accepted += 1
         server = connection.server
         try:
-            place = self._places[server]
+            place = self._places[server.name]
         except KeyError:
-            place = self._places[server] = self._place_of(server.address)
+            place = self._places[server.name] = self._place_of(server.address)
         flight.accept(connection, place, handle, self._lost_jobs.sweep)
         background = flight.request.background
         if self._tells_accepted:

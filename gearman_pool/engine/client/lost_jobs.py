@@ -37,8 +37,8 @@ class LostJobs:
         self._counters = engine.counters
         self._period = engine.options.lost_job_check / 2
         self._endings = endings
-        self.sweep = 0
-        self.sweeping = False
+        self.sweep: int = 0
+        self.sweeping: bool = False
 
     def begin(self) -> None:
         """Sweep from now on."""

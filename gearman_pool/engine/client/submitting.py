@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ...encoders import BytesEncoder, NoopEncoder, encode_payload
 from ...jobs.future import JobFuture
@@ -26,12 +26,19 @@ __all__ = ["Submitting"]
 _TASK_CACHE = 1000
 
 
+class Encoding(Protocol):
+    """What has an encoder: a client."""
+
+    data_encoder: Any
+
+
 class Submitting:
     """Makes futures of a client's requests, and submits them.
 
     Args:
         options: The client's options.
-        encoder: How payloads become bytes.
+        encoder: How results become objects, and whether payloads may pass as they are; which encoder a payload goes
+            through is looked up for each, as python-gearman does.
 
     Attributes:
         engine: Where futures are submitted. Set by the client, and replaced in the child of a fork, by its one thread.
@@ -41,14 +48,13 @@ class Submitting:
 
     def __init__(self, options: ClientOptions, encoder: Any) -> None:
         self._options = options
-        self._encoder = encoder
         self._plain = encoder is BytesEncoder or encoder is NoopEncoder
         self._decode: Callable[[Any], Any] | None = None if self._plain else encoder.decode
         # Changed by any thread, by single operations; one that is lost is encoded once more.
         self._tasks: dict[Any, bytes] = {}
         self._warned_of_unique = False
 
-    def future(self, client: object, request: GearmanJobRequest, unique_given: bool, recover: bool) -> JobFuture:
+    def future(self, client: Encoding, request: GearmanJobRequest, unique_given: bool, recover: bool) -> JobFuture:
         """Return a future for a request, with everything checked that can be refused.
 
         Args:
@@ -67,7 +73,7 @@ class Submitting:
         if wire_task is None:
             wire_task = self._encode_task(job.task)
         data = job.data
-        payload = data if self._plain and type(data) is bytes else encode_payload(self._encoder, data)
+        payload = data if self._plain and type(data) is bytes else encode_payload(client.data_encoder, data)
         key = None
         if unique_given:
             key = encode_unique(job.unique)

@@ -22,7 +22,6 @@ from ...events import TaskFinished, TaskStarted
 from ...jobs.job import GearmanJob
 from ...protocol.commands import Command
 from ...settings.client_options import ClientOptions
-from ...transport.servers import Server
 from .engine import WorkerEngine
 from .held_jobs import Assignment
 from .job import Sender, assignment_of, give
@@ -88,8 +87,8 @@ class TaskRunner:
         self._signals: StopSignals | None = None
         #: The first signal to stop, if one came.
         self._stop_signal: int | None = None
-        # What tasks see of each server. Written by the threads that run tasks, by single operations.
-        self._places: dict[Server, GearmanConnection] = {}
+        # What tasks see of each server, by its name. Written by the threads that run tasks, by single operations.
+        self._places: dict[str, GearmanConnection] = {}
 
     # ---- the loop --------------------------------------------------------------------------------------------------
 
@@ -268,9 +267,9 @@ class TaskRunner:
         """Return the object for a task. One whose payload cannot be decoded ends here, through the hook for that."""
         worker = self._worker
         server = assignment.connection.server
-        place = self._places.get(server)
-        if place is None:
-            place = self._places[server] = GearmanConnection.of(worker, server.address)
+        place = self._places.get(server.name)
+        if place is None or place.address is not server.address:
+            place = self._places[server.name] = GearmanConnection.of(worker, server.address)
         data: Any = assignment.data
         try:
             if worker.data_encoder is not BytesEncoder:
