@@ -381,14 +381,6 @@ def test_close_while_it_connects_is_no_failure_to_connect(caplog):
     assert client.stats().connections_failed == 0
 
 
-def test_uniques_need_no_lock_of_the_interpreters(monkeypatch, client):
-    monkeypatch.setattr("gearman_pool.engine.client.uniques.HAS_GIL", False)
-    monkeypatch.setattr(client._engine.uniques, "_numbers", iter(()))
-    uniques = {client._engine.uniques.new() for _ in range(100)}
-    assert {len(unique) for unique in uniques} == {32}
-    assert len(uniques) == 100
-
-
 def test_budget_blocks_and_then_raises(gearmand):
     from gearman_pool.errors import ClientSaturated
 
@@ -681,12 +673,6 @@ def test_timeout_and_cancel_of_accepted_jobs_name_the_server(gearmand):
         assert (found.value.server, found.value.maybe_sent) == (gearmand.address, True)
         error = future.exception(10)
         assert (error.server, error.maybe_sent) == (gearmand.address, True)
-
-
-def test_short_uniques_of_two_clients_differ():
-    clients = [GearmanClient(["127.0.0.1:1"], random_unique_bytes=8) for _ in range(50)]
-    starts = {client._engine.uniques.new()[-12:] for client in clients}
-    assert len(starts) == 50
 
 
 def test_encoder_that_is_set_on_a_client_later_is_the_one_for_its_payloads(gearmand, c_worker):

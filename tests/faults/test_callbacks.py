@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from functools import partial
 
 import pytest
 
 from gearman_pool import GearmanClient, Listener
 from gearman_pool.events import JobFinished
-from gearman_pool.threads.callbacks import MAX_THREADS, CallbackThreads, Mailbox
+from gearman_pool.threads.callbacks import MAX_THREADS
 
 from ..support.figures import assert_p99_is_unharmed
 from ..support.listening import Keeping
@@ -123,25 +122,6 @@ def test_callback_that_would_end_its_thread_is_logged_as_any_other(client, gearm
         client.submit("echo", b"%d" % number).add_done_callback(lambda future: ran.append(future.result()))
     wait_until(lambda: len(ran) == 40, message="the other callbacks")
     wait_until(lambda: caplog.text.count("SystemExit") >= 40, message="the log")
-
-
-@pytest.mark.parametrize("through_mailbox", [False, True])
-def test_threads_for_callbacks_outlive_whatever_a_call_raises(caplog, through_mailbox):
-    threads = CallbackThreads("gearman_pool-test", lambda delay, call: None)
-    mailbox = Mailbox(threads)
-    put = mailbox.put if through_mailbox else threads.submit
-    ran = []
-
-    def leave() -> None:
-        raise SystemExit("from a call")
-
-    for number in range(50):
-        put(leave)
-        put(partial(ran.append, number))
-    wait_until(lambda: sorted(ran) == list(range(50)), message="the other calls")
-    wait_until(lambda: caplog.text.count("SystemExit: from a call") == 50, message="the log")
-    threads.stop()
-    threads.join(10)
 
 
 def test_callbacks_submit_more_jobs_and_wait_for_them(client):

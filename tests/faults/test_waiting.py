@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import itertools
-import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 
 from gearman_pool import GearmanClient, JSONEncoder
-from gearman_pool.errors import ClientSaturated, DecodeError, ServerUnavailable
+from gearman_pool.errors import ClientSaturated, DecodeError
 from gearman_pool.future import JobFuture
-from gearman_pool.threads import callbacks
-from gearman_pool.threads.callbacks import MAX_THREADS, CallbackThreads
-from gearman_pool.threads.waiting import Promise
+from gearman_pool.threads.callbacks import MAX_THREADS
 
 from ..support.outcomes import wait_accepted, wait_up
-from ..support.steps import Steps
+from ..support.steps import wakes_at_step
 from ..support.waiting import wait_until
 from ..support.workers import RawJob
 
@@ -229,26 +224,6 @@ def test_loop_waits_for_one_of_the_locks_that_were_left_taken_and_not_for_each(g
     assert max(in_the_loop) < 1
 
 
-def test_call_that_no_thread_could_be_started_for_is_made_when_one_can(monkeypatch):
-    made, wanted = [], []
-    threads = CallbackThreads("gearman_pool-test", lambda delay, call: wanted.append(call))
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    threads.submit(lambda: made.append(1))
-    threads.submit(lambda: made.append(2))
-    assert not made
-    assert wanted
-    monkeypatch.setattr(threading.Thread, "start", start)
-    wanted[0]()
-    wait_until(lambda: made == [1, 2], message="both calls")
-    threads.stop()
-    threads.join(5)
-
-
 def test_asyncio_of_later_pythons_gets_decoded_results(gearmand, c_worker):
     with GearmanClient([gearmand.address], data_encoder=JSONEncoder) as client:
         done = client.submit("echo", {"a": 1})
@@ -265,36 +240,6 @@ def test_asyncio_of_later_pythons_gets_decoded_results(gearmand, c_worker):
         broken = client.submit("echo", b"not json")
         wait_until(broken.done, message="the result")
         assert isinstance(broken._get_snapshot()[3], DecodeError)
-
-
-def test_call_that_comes_while_its_last_thread_times_out_is_made(monkeypatch):
-    monkeypatch.setattr(callbacks, "IDLE_TIME", 0.02)
-    monkeypatch.setattr(callbacks, "MAX_THREADS", 1)
-    made = []
-    threads = CallbackThreads("gearman_pool-test", lambda delay, call: None)
-    for number in range(100):
-        threads.submit(lambda number=number: made.append(number))
-        threading.Event().wait(0.018 + number % 5 * 0.001)
-    wait_until(lambda: len(made) == 100, 5, message=lambda: f"all calls: {len(made)}")
-    threads.stop()
-    threads.join(5)
-
-
-def _wakes_at_step(step: int, wait: Callable[[], object], happen: Callable[[], object]) -> bool:
-    """Have a caller wait for what happens at this step of its way; return whether it waits before it comes so far.
-
-    A machine that is too busy for a step in a second is no reason to leave out the next ones, so the first few do not
-    count as that.
-    """
-    steps, came = Steps(step, happen), threading.Event()
-    caller = threading.Thread(target=lambda: (steps.run(wait), came.set()), daemon=True)
-    caller.start()
-    reached = steps.reached.wait(1)
-    if not reached:
-        happen()
-    assert came.wait(5), f"what happens at step {step} of the caller's way does not wake it"
-    caller.join(5)
-    return step > 5 and not reached
 
 
 WAITS = {
@@ -320,7 +265,7 @@ def test_caller_who_begins_to_wait_is_woken_at_whatever_step_of_that_its_job_end
                 # The loop has let go of the future when it has done something else.
                 client.ping()
 
-            if _wakes_at_step(step, partial(WAITS[how], future), end):
+            if wakes_at_step(step, partial(WAITS[how], future), end):
                 break
 
 
@@ -336,88 +281,11 @@ def test_consumer_of_updates_is_woken_at_whatever_step_of_its_way_one_comes(gear
                 wait_until(future.running)
                 client.ping()
 
-            waits = _wakes_at_step(step, lambda future=future: next(future.updates()), send)
+            waits = wakes_at_step(step, lambda future=future: next(future.updates()), send)
             job.complete()
             assert future.result(10) == b""
             if waits:
                 break
-
-
-def test_first_answer_is_the_one_that_counts():
-    answered, failed = Promise(), Promise()
-    answered.set("first")
-    answered.fail(ServerUnavailable("second"))
-    assert answered.wait(0) == "first"
-    failed.fail(ServerUnavailable("first"))
-    failed.set("second")
-    with pytest.raises(ServerUnavailable, match="first"):
-        failed.wait(0)
-
-
-@pytest.mark.parametrize("timeout", [None, 60.0])
-@pytest.mark.parametrize("outcome", ["value", "error"])
-def test_caller_who_waits_for_an_answer_is_woken_at_whatever_step_of_its_way_it_comes(timeout, outcome):
-    for step in itertools.count(1):
-        promise = Promise()
-
-        def wait(promise: Promise = promise) -> None:
-            if outcome == "value":
-                assert promise.wait(timeout) == "answer"
-            else:
-                with pytest.raises(ServerUnavailable):
-                    promise.wait(timeout)
-
-        end = partial(promise.set, "answer") if outcome == "value" else partial(promise.fail, ServerUnavailable())
-        if _wakes_at_step(step, wait, end):
-            break
-
-
-def _made_when_it_comes_at_step(step: int, calls: int, stops: bool) -> tuple[list[object], bool]:
-    """Let a thread idle and end, and these calls come at this step of its life; return what was made, and whether it
-    came so far.
-    """
-    threads = CallbackThreads("gearman_pool-test", lambda delay, call: None)
-    made: queue.SimpleQueue[object] = queue.SimpleQueue()
-
-    def come() -> None:
-        steps.reached.wait(1)
-        # A thread that is started from here on is another one.
-        threading.settrace(before)
-        if stops:
-            threads.stop()
-        for number in range(calls):
-            threads.submit(partial(made.put, number))
-
-    # What comes has a thread of its own: at some steps the idle thread holds the lock, and the other waits for it.
-    coming = threading.Thread(target=come)
-    steps = Steps(step, lambda: coming.join(0.1))
-    before = threading.gettrace()
-    coming.start()
-    threading.settrace(steps.trace)
-    threads.submit(partial(made.put, "first"))
-    coming.join(10)
-    threading.settrace(before)
-    found = []
-    with contextlib.suppress(queue.Empty):
-        found.extend(made.get(timeout=5) for _ in range(1 + calls))
-    threads.stop()
-    threads.join(5)
-    return found, steps.reached.is_set()
-
-
-COMES = {"a call": (1, False), "two calls": (2, False), "the end and a call": (1, True)}
-
-
-@pytest.mark.parametrize("what", COMES)
-def test_call_that_comes_at_whatever_step_of_an_idle_threads_end_is_made(monkeypatch, what):
-    monkeypatch.setattr(callbacks, "IDLE_TIME", 0.01)
-    monkeypatch.setattr(callbacks, "MAX_THREADS", 1)
-    calls, stops = COMES[what]
-    for step in itertools.count(1):
-        found, reached = _made_when_it_comes_at_step(step, calls, stops)
-        assert found == ["first", *range(calls)], f"what comes at step {step} is not made"
-        if step > 20 and not reached:
-            break
 
 
 def test_waits_that_time_out_leave_nothing_behind(client):

@@ -17,12 +17,14 @@ _CLIENT = "gearman_pool/client.py"
 _ABANDONED = "tests/faults/test_abandoned_jobs.py"
 _BASICS = "tests/test_client.py"
 _CALLING_BACK = "tests/faults/test_callbacks.py"
+_CALLS = "tests/threads/test_callbacks.py"
 _CLOSING = "tests/faults/test_close_and_exit.py"
 _CONNECTION = "tests/transport/test_connection.py"
 _FORKING = "tests/faults/test_fork.py"
 _FROZEN = "tests/faults/test_frozen_server.py"
 _KILLED = "tests/faults/test_killed_server.py"
 _OUTCOMES = "tests/conformance/test_outcomes.py"
+_PROMISES = "tests/threads/test_waiting.py"
 _RACES = "tests/faults/test_races.py"
 _RETRIES = "tests/faults/test_retries.py"
 _RETURNING = "tests/faults/test_returning_server.py"
@@ -125,7 +127,7 @@ MUTATIONS = [
             ),
             f"{_WAITING}::test_consumer_of_updates_is_woken_at_whatever_step_of_its_way_one_comes",
             *(
-                f"{_WAITING}::test_caller_who_waits_for_an_answer_is_woken_at_whatever_step_of_its_way_it_comes[{which}]"
+                f"{_PROMISES}::test_caller_who_waits_for_an_answer_is_woken_at_whatever_step_of_its_way_it_comes[{which}]"
                 for which in ("value-None", "error-None", "value-60.0", "error-60.0")
             ),
         ),
@@ -136,9 +138,7 @@ MUTATIONS = [
         file=_CALLBACKS,
         old="            if idle.call is None and self._backlog:\n                return self._backlog.popleft()\n",
         new="",
-        tests=(
-            f"{_WAITING}::test_call_that_comes_at_whatever_step_of_an_idle_threads_end_is_made[the end and a call]",
-        ),
+        tests=(f"{_CALLS}::test_call_that_comes_at_whatever_step_of_an_idle_threads_end_is_made[the end and a call]",),
         breaks="A callback of a job that ends while the client closes is never called.",
     ),
     Mutation(
@@ -147,7 +147,7 @@ MUTATIONS = [
         old="            return idle.call\n",
         new="            return None\n",
         tests=tuple(
-            f"{_WAITING}::test_call_that_comes_at_whatever_step_of_an_idle_threads_end_is_made[{what}]"
+            f"{_CALLS}::test_call_that_comes_at_whatever_step_of_an_idle_threads_end_is_made[{what}]"
             for what in ("a call", "two calls")
         ),
         breaks="A callback that is handed to an idle thread in the moment in which that gives up is never called.",
@@ -383,7 +383,7 @@ MUTATIONS = [
         file=_CALLBACKS,
         old="            except BaseException:  # SystemExit too: it would end the thread",
         new="            except Exception:  # SystemExit too: it would end the thread",
-        tests=(f"{_CALLING_BACK}::test_threads_for_callbacks_outlive_whatever_a_call_raises[False]",),
+        tests=(f"{_CALLS}::test_threads_for_callbacks_outlive_whatever_a_call_raises[False]",),
         breaks="Callbacks are never called after one has raised SystemExit as often as there are threads.",
     ),
     Mutation(
@@ -391,7 +391,7 @@ MUTATIONS = [
         file=_CALLBACKS,
         old="            except BaseException:  # SystemExit too: the calls behind this one must run\n",
         new="            except Exception:  # SystemExit too: the calls behind this one must run\n",
-        tests=(f"{_CALLING_BACK}::test_threads_for_callbacks_outlive_whatever_a_call_raises[True]",),
+        tests=(f"{_CALLS}::test_threads_for_callbacks_outlive_whatever_a_call_raises[True]",),
         breaks="on_data and the like are never called again for a job whose callback has raised SystemExit.",
     ),
     Mutation(
@@ -485,7 +485,7 @@ MUTATIONS = [
         file=_PROMISE,
         old="        if self.done:\n            return\n",
         new="",
-        tests=(f"{_WAITING}::test_first_answer_is_the_one_that_counts",),
+        tests=(f"{_PROMISES}::test_first_answer_is_the_one_that_counts",),
         breaks="A question that was answered fails when its connection is lost before anybody looks.",
     ),
     Mutation(
