@@ -262,7 +262,7 @@ def _definition(kind: type) -> ast.ClassDef:
     """Where a class is written. Its ``__module__`` is the one that users know, which may only pass it on."""
     home = Path(import_module(kind.__module__).__file__ or "")
     for file in (home, *sorted(PACKAGE.rglob("*.py"))):
-        for node in _tree(str(file)).body:
+        for node in ast.walk(_tree(str(file))):  # one may stand in a branch for some version of Python
             if isinstance(node, ast.ClassDef) and node.name == kind.__name__:
                 return node
     raise LookupError(f"{kind} stands nowhere")
