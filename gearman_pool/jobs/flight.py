@@ -298,11 +298,7 @@ class Flight(Outcome):
         request.connection_attempts += 1
         job.handle = None
         self.connection = None
-        payload = self._payload
-        assert payload is not None
-        epoch = self._epoch
-        wire_unique = to_bytes(job.unique)
-        return (self._task, wire_unique, payload) if epoch is None else (self._task, wire_unique, epoch, payload)
+        return self.take_arguments()
 
     def unsend(self) -> bool:
         """Take the last attempt back: it never left. Return whether no other one did."""

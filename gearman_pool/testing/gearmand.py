@@ -75,7 +75,7 @@ class Gearmand:
         self.port: int = port
         try:
             self._start_first()
-        except BaseException:
+        except BaseException:  # Ctrl+C too: the folder must not be left behind
             self.close()
             raise
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +16,7 @@ from gearman_pool.options import (
     parse_servers,
 )
 
-SECRET = "hunter2"
-
-NAMES = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,20}[A-Za-z0-9])?", fullmatch=True)
-IPV6 = st.builds(lambda number: str(IPv6Address(number)), st.integers(0, 2**128 - 1))
-HOSTS = NAMES | IPV6 | st.builds(lambda host: host + "%eth0", IPV6)
-PORTS = st.integers(1, 65535)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, str]:
-    """A CA, and a client's certificate and key, as files."""
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    client = authority.issue_cert("client.example.org")
-    paths = {name: str(tmp_path / f"{SECRET}-{name}+file.pem") for name in ("ca", "cert", "key")}
-    authority.cert_pem.write_to_path(paths["ca"])
-    client.cert_chain_pems[0].write_to_path(paths["cert"])
-    client.private_key_pem.write_to_path(paths["key"])
-    return paths
+from .values import HOSTS, PORTS, SECRET, assert_verifies
 
 
 @given(HOSTS, PORTS)
@@ -144,20 +124,13 @@ def test_addresses_that_differ_only_in_their_tls_context_are_equal() -> None:
 # ---- TLS -----------------------------------------------------------------------------------------------------------
 
 
-def _assert_verifies(context: ssl.SSLContext | None) -> None:
-    assert context is not None
-    assert context.verify_mode is ssl.CERT_REQUIRED
-    assert context.check_hostname
-    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
-
-
 def test_tls_context_verifies_against_the_systems_authorities_by_default() -> None:
-    _assert_verifies(make_ssl_context())
+    assert_verifies(make_ssl_context())
 
 
 def test_tls_context_with_an_authority_of_ones_own_trusts_no_other(files: dict[str, str]) -> None:
     context = make_ssl_context(**files)
-    _assert_verifies(context)
+    assert_verifies(context)
     assert len(context.get_ca_certs()) == 1
 
 
@@ -198,7 +171,7 @@ def test_key_without_a_certificate_is_refused(files: dict[str, str]) -> None:
 
 def test_servers_own_context_is_kept_when_there_is_one_for_all(files: dict[str, str]) -> None:
     (address,), _ = parse_servers([{"host": "h", "ca_certs": files["ca"]}])
-    _assert_verifies(address.ssl_context)
+    assert_verifies(address.ssl_context)
     assert address.with_ssl(make_ssl_context()) is address
 
 
@@ -206,7 +179,7 @@ def test_python_gearmans_tls_dict_turns_tls_on(files: dict[str, str]) -> None:
     item = {"host": "h", "port": 4731, "keyfile": files["key"], "certfile": files["cert"], "ca_certs": files["ca"]}
     address = parse_server(item)
     assert address == ServerAddress("h", 4731)
-    _assert_verifies(address.ssl_context)
+    assert_verifies(address.ssl_context)
     for name in ("keyfile", "certfile", "ca_certs"):
         with pytest.raises(ValueError):
             parse_server({**item, name: ""})

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-from ipaddress import IPv6Address
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,33 +16,7 @@ from gearman_pool.options import (
     servers_from_env,
 )
 
-SECRET = "hunter2"
-
-NAMES = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,20}[A-Za-z0-9])?", fullmatch=True)
-IPV6 = st.builds(lambda number: str(IPv6Address(number)), st.integers(0, 2**128 - 1))
-HOSTS = NAMES | IPV6 | st.builds(lambda host: host + "%eth0", IPV6)
-PORTS = st.integers(1, 65535)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, str]:
-    """A CA, and a client's certificate and key, as files."""
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    client = authority.issue_cert("client.example.org")
-    paths = {name: str(tmp_path / f"{SECRET}-{name}+file.pem") for name in ("ca", "cert", "key")}
-    authority.cert_pem.write_to_path(paths["ca"])
-    client.cert_chain_pems[0].write_to_path(paths["cert"])
-    client.private_key_pem.write_to_path(paths["key"])
-    return paths
-
-
-def _assert_verifies(context: ssl.SSLContext | None) -> None:
-    assert context is not None
-    assert context.verify_mode is ssl.CERT_REQUIRED
-    assert context.check_hostname
-    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
-
+from .values import NAMES, PORTS, SECRET, assert_verifies
 
 # ---- several servers -----------------------------------------------------------------------------------------------
 
@@ -197,7 +168,7 @@ def test_secure_dsn_gives_every_server_tls(files: dict[str, str]) -> None:
     query = "&".join(f"{name}={path}" for name, path in files.items())
     addresses, options = parse_servers(f"gearmans://h1,h2/?{query}&max_retries=1")
     for address in addresses:
-        _assert_verifies(address.ssl_context)
+        assert_verifies(address.ssl_context)
     assert options == {"ssl_context": addresses[0].ssl_context, "max_retries": 1}
     assert SECRET not in repr(addresses) + str(addresses) + repr(ClientOptions.merge(options, {}))
 
@@ -240,7 +211,7 @@ def test_any_of_libgearmans_tls_variables_turns_tls_on(files: dict[str, str]) ->
     everything = {name: files[file] for name, file in names.items()}
     for environ in (everything, {"GEARMAND_CA_CERTIFICATE": files["ca"]}):
         (address,), options = servers_from_env({"GEARMAN_SERVERS": "h", **environ})
-        _assert_verifies(address.ssl_context)
+        assert_verifies(address.ssl_context)
         assert options == {"ssl_context": address.ssl_context}
 
 

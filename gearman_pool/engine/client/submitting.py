@@ -106,7 +106,7 @@ class Submitting:
         """Submit a future: see `ClientEngine.submit`. Refused before it was in line, its request is as it was."""
         try:
             self.engine.submit(future, future.take_arguments(), timeout)
-        except BaseException:
+        except BaseException:  # Ctrl+C too: the request must be as it was
             future.take_back()
             raise
 
